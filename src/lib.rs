@@ -1,0 +1,9 @@
+//! joblock: one run of a job at a time, wherever it was started from.
+//!
+//! The library exists for the program and its tests; only the command line is a stable interface.
+
+pub mod clock;
+pub mod exit;
+pub mod name;
+pub mod plan;
+pub mod store;
