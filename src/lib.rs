@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod exit;
+pub mod lease;
 pub mod name;
 pub mod plan;
 pub mod store;
