@@ -6,4 +6,5 @@ pub mod clock;
 pub mod exit;
 pub mod name;
 pub mod plan;
+pub mod supervise;
 pub mod store;
