@@ -10,6 +10,6 @@ pub mod exit;
 pub mod lease;
 pub mod name;
 pub mod plan;
-pub mod supervise;
 pub mod store;
+pub mod supervise;
 pub mod when;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use joblock::cli::mistakes::{self, Stop};
 use joblock::cli::{Cli, Verb};
-use joblock::store::StoreError;
 use joblock::exit;
+use joblock::store::StoreError;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -46,5 +46,8 @@ fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
 
 /// `joblock history | head`: whoever stopped reading has what they wanted.
 fn reader_is_gone(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
