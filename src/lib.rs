@@ -8,6 +8,7 @@ pub mod command;
 pub mod duration;
 pub mod exit;
 pub mod name;
+pub mod output;
 pub mod plan;
 pub mod supervise;
 pub mod store;

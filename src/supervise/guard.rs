@@ -17,7 +17,7 @@ use super::messages::{Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, 
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::timer::{Alarm, Suicide};
-use super::{process, tree};
+use super::{give_up_streams, process, tree};
 use crate::clock::Boot;
 use crate::plan::{Leftovers, RunPlan};
 
@@ -179,11 +179,11 @@ impl Guard<'_> {
         match spawn.start() {
             Ok(job) => {
                 self.job = Some(job);
-                self.tell(&FromGuard::Started);
+                self.tell(&FromGuard::Started(job.as_raw_nonzero().get()));
             }
             Err(error) => self.status = Some(Status::NotExecuted(error.raw_os_error().unwrap_or(libc::EINVAL))),
         }
-        super::give_up_streams();
+        give_up_streams();
     }
 
     fn front_is_gone_now(&mut self) -> bool {

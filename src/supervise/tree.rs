@@ -89,9 +89,13 @@ impl Tree {
 
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
-        if self.alive(holder) == Some(true) {
-            return Cleared::Alive;
-        }
+        if self.alive(holder) == Some(true) { Cleared::Alive } else { self.end(holder, lock_file) }
+    }
+}
+
+impl Tree {
+    /// Ends what carries `holder`'s mark, or has its locked descriptor, except this process.
+    pub fn end(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
         let file = lock_file.and_then(|fd| rustix::fs::fstat(fd).ok()).map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
