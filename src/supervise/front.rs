@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
+use super::cgroup::JobCgroup;
 use super::messages::{
     Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received, Status, Word,
 };
@@ -39,6 +40,7 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
     let signals = Signals::of_front()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let record = origin::describe(plan, &place);
+    let cgroup = JobCgroup::of(&record.run_id);
     let on_terminal = has_terminal();
     let streams = Streams::open(plan.capture.is_some())?;
     let tail = if streams.pumps.is_empty() { None } else { plan.capture.map(TailFile::new).transpose()? };
@@ -51,7 +53,13 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
     // What the other two must not keep open is moved into the one closure that needs it, and dropped in the others.
     let mut front_only = Some((front_to_guard, front_to_keeper, pumps, signals));
     let mut for_keeper = Some((keeper_to_front, keeper_to_guard, tail));
-    let mut for_guard = Some(guard::Sides { front: guard_to_front, keeper: guard_to_keeper, streams: job, own_group: !on_terminal });
+    let mut for_guard = Some(guard::Sides {
+        front: guard_to_front,
+        keeper: guard_to_keeper,
+        streams: job,
+        own_group: !on_terminal,
+        cgroup: cgroup.clone(),
+    });
     let guard = fork(|| {
         drop((front_only.take(), for_keeper.take()));
         if let Some(sides) = for_guard.take() {
@@ -70,7 +78,7 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
             let own = process::own();
             let front_id = process::identify(rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get()));
             let processes = Processes { front: front_id, keeper: own, guard: guard_id };
-            let holder = origin::holder(&record, &place, processes);
+            let holder = origin::holder(&record, &place, processes, cgroup.as_ref());
             keeper::run(plan, record.clone(), holder, keeper::Sides { front, guard, tail });
         }
     })?;
@@ -87,6 +95,7 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
         guard_id,
         keeper_pid: keeper,
         guard_pid: guard,
+        cgroup,
         pumps,
         tail,
         job: None,
@@ -129,6 +138,7 @@ struct Front<'a> {
     guard_id: ProcessId,
     guard_pid: Pid,
     keeper_pid: Pid,
+    cgroup: Option<JobCgroup>,
     pumps: Vec<Pump>,
     tail: Option<TailFile>,
     job: Option<i32>,
@@ -360,7 +370,10 @@ impl Front<'_> {
         for process in &left {
             let _ = super::tree::signal(process.id, libc::SIGKILL);
         }
-        if left.is_empty() {
+        let populated = self.cgroup.as_ref().is_some_and(JobCgroup::is_populated);
+        self.cgroup.iter().for_each(JobCgroup::kill);
+        if left.is_empty() && !populated {
+            self.cgroup.iter().for_each(JobCgroup::remove);
             let ended = Ended {
                 status: self.job_status.unwrap_or(Status::Unknown),
                 cause: Some(Cause::GuardGone),

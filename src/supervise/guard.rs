@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
+use super::cgroup::JobCgroup;
 use super::messages::{Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
 use super::signals::Signals;
 use super::spawn::Spawn;
@@ -36,6 +37,8 @@ pub struct Sides {
     pub streams: [Option<OwnedFd>; 2],
     /// The job gets a process group of its own.
     pub own_group: bool,
+    /// The job's cgroup, to be made.
+    pub cgroup: Option<JobCgroup>,
 }
 
 /// Lives until the tree is gone. Run in a freshly forked process, which must exit after it.
@@ -169,7 +172,9 @@ impl Guard<'_> {
             self.cause = Some(Cause::FrontGone);
             return;
         }
+        let cgroup = self.sides.cgroup.as_ref().and_then(JobCgroup::make);
         let spawn = Spawn {
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
             command: &self.plan.command,
             variables,
             streams: std::mem::take(&mut self.sides.streams),
@@ -240,6 +245,7 @@ impl Guard<'_> {
         }
         if self.kill_at.is_some_and(|at| now >= at) {
             tree::terminate(&[], libc::SIGKILL);
+            self.sides.cgroup.iter().for_each(JobCgroup::kill);
             self.kill_at = Some(now + AGAIN);
         }
     }
@@ -324,6 +330,7 @@ impl Guard<'_> {
     /// Tells the end; the lock's descriptor is closed by this process's exit, after the keeper has had the end to record.
     fn report(&mut self, ended: &Ended) {
         self.suicide.set(None);
+        self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
         // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes.
         self.hear_keeper();

@@ -12,6 +12,7 @@
 //! from both its parent links and its environment after guard *and* front or keeper are gone is not found (`tree`); a
 //! process in uninterruptible sleep dies only when its device answers.
 
+pub mod cgroup;
 pub mod front;
 pub mod guard;
 pub mod keeper;

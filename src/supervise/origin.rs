@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::cgroup::JobCgroup;
 use super::memory::MemoryCgroup;
 use super::process;
 use crate::clock::Wall;
@@ -42,7 +43,7 @@ pub fn describe(plan: &RunPlan, place: &Place) -> RunRecord {
 }
 
 /// What will stand in the store as the holder.
-pub fn holder(record: &RunRecord, place: &Place, processes: Processes) -> Holder {
+pub fn holder(record: &RunRecord, place: &Place, processes: Processes, cgroup: Option<&JobCgroup>) -> Holder {
     Holder {
         run_id: record.run_id.clone(),
         job: record.job.as_str().to_owned(),
@@ -50,6 +51,7 @@ pub fn holder(record: &RunRecord, place: &Place, processes: Processes) -> Holder
         who: record.who.clone(),
         place: place.clone(),
         processes,
+        cgroup: cgroup.map(JobCgroup::path),
         since: Wall::now(),
     }
 }

@@ -20,6 +20,8 @@ pub struct Spawn<'a> {
     pub streams: [Option<OwnedFd>; 2],
     /// The locked descriptor, which stays open over exec.
     pub lock: Option<BorrowedFd<'a>>,
+    /// `cgroup.procs` of the cgroup that it moves into.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// Put it into a process group of its own.
     pub own_group: bool,
 }
@@ -43,17 +45,24 @@ impl Spawn<'_> {
         }
         let parent = rustix::process::getpid();
         let lock = self.lock.map(|fd| fd.as_raw_fd());
+        let cgroup = self.cgroup.map(|fd| fd.as_raw_fd());
         let own_group = self.own_group;
         // SAFETY: the closure calls system calls only, and reads statics and copies; nothing that allocates or locks.
         unsafe {
-            command.pre_exec(move || prepare(parent, lock, own_group, piped));
+            command.pre_exec(move || prepare(parent, lock, cgroup, own_group, piped));
         }
         let child = command.spawn()?;
         Ok(Pid::from_child(&child))
     }
 }
 
-fn prepare(parent: Pid, lock: Option<RawFd>, own_group: bool, piped: [bool; 3]) -> io::Result<()> {
+fn prepare(
+    parent: Pid,
+    lock: Option<RawFd>,
+    cgroup: Option<RawFd>,
+    own_group: bool,
+    piped: [bool; 3],
+) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(parent) {
         // The guard died between fork and prctl: its death signal will never come.
@@ -62,12 +71,16 @@ fn prepare(parent: Pid, lock: Option<RawFd>, own_group: bool, piped: [bool; 3]) 
     if own_group {
         rustix::process::setpgid(None, None)?;
     }
-    // SAFETY: fcntl(2) and close(2) on descriptors of this process, which is about to become the job.
+    // SAFETY: write(2), fcntl(2) and close(2) on descriptors of this process, which is about to become the job.
     unsafe {
         if let Some(lock) = lock
             && libc::fcntl(lock, libc::F_SETFD, 0) == -1
         {
             return Err(io::Error::last_os_error());
+        }
+        if let Some(cgroup) = cgroup {
+            // Where the kernel does not let it in, the job does without.
+            libc::write(cgroup, b"0".as_ptr().cast(), 1);
         }
         for fd in 0..3 {
             if signals::was_closed(fd) && !piped[usize::try_from(fd).unwrap_or(0)] {

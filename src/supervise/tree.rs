@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::cgroup::JobCgroup;
 use super::process::{self, Stat};
 use crate::clock::Boot;
 use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
@@ -94,11 +95,15 @@ impl Clearing for Tree {
 }
 
 impl Tree {
-    /// Ends what carries `holder`'s mark, or has its locked descriptor, except this process.
+    /// Ends what is in `holder`'s cgroup, carries its mark or has its locked descriptor, except this process.
     pub fn end(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
         let file = lock_file.and_then(|fd| rustix::fs::fstat(fd).ok()).map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
+        let cgroup = holder.cgroup.as_deref().map(JobCgroup::recorded);
+        if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
+            return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
+        }
         loop {
             let found = Self::leftovers(holder, file);
             if found.is_empty() {
