@@ -31,6 +31,12 @@ impl Seen {
         self.folder(|c| c.split(',').any(|c| c == "memory"), "cgroup", "memory").or_else(|| self.version_2())
     }
 
+    /// A container's id: the 64 hexadecimal digits that engines put into the cgroup's path or, where a cgroup namespace
+    /// hides that, into the paths of what they mount.
+    pub fn container(&self) -> Option<String> {
+        [&self.cgroups, &self.mounts].into_iter().find_map(|text| container_id(text))
+    }
+
     fn version_2(&self) -> Option<PathBuf> {
         self.folder(str::is_empty, "cgroup2", "")
     }
@@ -59,14 +65,20 @@ fn below_mount(line: &str, kind: &str, option: &str, path: &str) -> Option<PathB
     Some(Path::new(point).join(below.trim_start_matches('/')))
 }
 
+fn container_id(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .find(|word| word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        .map(str::to_owned)
+}
+
 /// A job's own cgroup. The value names it; it exists between [`JobCgroup::make`] and [`JobCgroup::remove`].
 #[derive(Debug, Clone)]
 pub struct JobCgroup(PathBuf);
 
 impl JobCgroup {
     /// The name for the job of `run`; nothing is made yet.
-    pub fn of(run: &RunId) -> Option<JobCgroup> {
-        Some(JobCgroup(Seen::own()?.version_2()?.join(format!("joblock-{run}"))))
+    pub fn of(run: &RunId, seen: &Seen) -> Option<JobCgroup> {
+        Some(JobCgroup(seen.version_2()?.join(format!("joblock-{run}"))))
     }
 
     /// The one that stands in a store as a holder's.
@@ -127,6 +139,13 @@ impl JobCgroup {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn a_container_id_is_found_in_a_cgroup_path() {
+        let id = "3f".repeat(32);
+        assert_eq!(container_id(&format!("0::/system.slice/docker-{id}.scope")), Some(id));
+        assert_eq!(container_id("0::/user.slice/user-1000.slice"), None);
+    }
 
     #[rstest]
     #[case::version_2("0::/system.slice/cron.service", "31 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "/sys/fs/cgroup/system.slice/cron.service")]

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
-use super::cgroup::JobCgroup;
+use super::cgroup::{JobCgroup, Seen};
 use super::messages::{
     Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received, Status, Word,
 };
@@ -39,8 +39,9 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
     let place = Place::here();
     let signals = Signals::of_front()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let record = origin::describe(plan, &place);
-    let cgroup = JobCgroup::of(&record.run_id);
+    let cgroups = Seen::own();
+    let record = origin::describe(plan, &place, cgroups.as_ref());
+    let cgroup = cgroups.and_then(|seen| JobCgroup::of(&record.run_id, &seen));
     let on_terminal = has_terminal();
     let streams = Streams::open(plan.capture.is_some())?;
     let tail = if streams.pumps.is_empty() { None } else { plan.capture.map(TailFile::new).transpose()? };

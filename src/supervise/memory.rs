@@ -1,43 +1,39 @@
 //! Whether the kernel's OOM killer struck: the `oom_kill` counter of a memory cgroup, version 1 (`memory.oom_control`)
-//! or 2 (`memory.events`), or of its nearest ancestor that is left (cgroups(7), the kernel's cgroup-v2.rst and memcg_test).
+//! or 2 (`memory.events`), or of its nearest ancestor that is left (cgroups(7), the kernel's cgroup-v2.rst).
 //!
 //! A SIGKILL alone proves nothing. A counter tells of the whole cgroup: where others share it, `yes` may be about them.
-//! A version 1 counter counts its own cgroup only, so an ancestor's says nothing of a child that is gone: `unknown`.
+//! A version 1 counter counts its own cgroup only, so it says nothing of a child that is gone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::cgroup;
-use crate::store::record::OutOfMemory;
+use crate::store::record::{OomCounter, OutOfMemory};
 
-/// A memory cgroup: the folder that holds its files, as this mount namespace sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryCgroup(PathBuf);
-
-impl MemoryCgroup {
-    /// The one that this process is in; `None` where no memory controller can be seen.
-    pub fn own() -> Option<MemoryCgroup> {
-        cgroup::Seen::own()?.memory().map(MemoryCgroup)
-    }
-
-    /// The one that stands in a record.
-    pub fn recorded(path: &str) -> MemoryCgroup {
-        MemoryCgroup(PathBuf::from(path))
-    }
-
-    /// Its folder, for the record.
-    pub fn path(&self) -> String {
-        self.0.to_string_lossy().into_owned()
-    }
-
-    /// How often the OOM killer struck in it so far.
-    pub fn oom_kills(&self) -> Option<u64> {
-        self.0.ancestors().find_map(|folder| counter(folder, folder == self.0))
-    }
+/// The counters that an OOM kill of this process would move, nearest first; none where no memory controller can be seen.
+pub fn counters(seen: &cgroup::Seen) -> Vec<OomCounter> {
+    let Some(own) = seen.memory() else { return Vec::new() };
+    own.ancestors()
+        .filter_map(|folder| {
+            let kills = read(folder, folder == own)?;
+            Some(OomCounter { folder: folder.to_owned(), id: fs::metadata(folder).ok()?.ino(), kills })
+        })
+        .collect()
 }
 
-/// Whether the counter grew from `before` to `now`.
-pub fn verdict(before: Option<u64>, now: Option<u64>) -> OutOfMemory {
+/// What became of the counters that were read `before`. The nearest that is still there decides; the same path may be
+/// another cgroup by now, or in another container, and that one's inode, the cgroup's id, differs.
+///
+/// Only counters of this boot may be asked about.
+pub fn verdict(before: &[OomCounter]) -> OutOfMemory {
+    let is_left = |c: &&OomCounter| fs::metadata(&c.folder).is_ok_and(|m| m.ino() == c.id);
+    let nearest = before.iter().find(is_left);
+    let now = nearest.and_then(|c| read(&c.folder, before.first() == Some(c)));
+    compare(nearest.map(|c| c.kills), now)
+}
+
+fn compare(before: Option<u64>, now: Option<u64>) -> OutOfMemory {
     match (before, now) {
         (Some(before), Some(now)) if now > before => OutOfMemory::Yes,
         (Some(before), Some(now)) if now == before => OutOfMemory::No,
@@ -45,7 +41,7 @@ pub fn verdict(before: Option<u64>, now: Option<u64>) -> OutOfMemory {
     }
 }
 
-fn counter(folder: &Path, is_own: bool) -> Option<u64> {
+fn read(folder: &Path, is_own: bool) -> Option<u64> {
     let version_2 = || fs::read_to_string(folder.join("memory.events")).ok();
     let version_1 = || is_own.then(|| fs::read_to_string(folder.join("memory.oom_control")).ok()).flatten();
     let text = version_2().or_else(version_1)?;
@@ -67,6 +63,28 @@ mod tests {
         #[case] now: Option<u64>,
         #[case] expected: OutOfMemory,
     ) {
-        assert_eq!(verdict(before, now), expected);
+        assert_eq!(compare(before, now), expected);
+    }
+
+    #[test]
+    fn the_nearest_cgroup_that_is_left_decides_and_another_at_its_path_does_not() {
+        let root = tempfile::tempdir().expect("a folder");
+        let counter = |name: &str, kills: u64| {
+            let folder = root.path().join(name);
+            fs::create_dir_all(&folder).expect("mkdir");
+            fs::write(folder.join("memory.events"), format!("oom 9\noom_kill {kills}\n")).expect("write");
+            let id = fs::metadata(&folder).expect("stat").ino();
+            OomCounter { folder, id, kills }
+        };
+        let before = [counter("pod/container", 0), counter("pod", 3)];
+        assert_eq!(verdict(&before), OutOfMemory::No);
+        counter("pod/container", 1);
+        assert_eq!(verdict(&before), OutOfMemory::Yes);
+        let reused = [OomCounter { id: before[0].id + 1, ..before[0].clone() }, before[1].clone()];
+        assert_eq!(verdict(&reused), OutOfMemory::No);
+        fs::remove_dir_all(&before[0].folder).expect("remove");
+        counter("pod", 4);
+        assert_eq!(verdict(&before), OutOfMemory::Yes);
+        assert_eq!(verdict(&[]), OutOfMemory::Unknown);
     }
 }

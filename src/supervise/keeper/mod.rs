@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::memory::{self, MemoryCgroup};
+use super::memory;
 use super::messages::{
     Cause, Channel, Deadline, Ended, FromGuard, FromKeeper, FrontToKeeper, Level, Received, Status, ToGuard, Word,
 };
@@ -76,8 +76,7 @@ pub fn record_end(plan: &RunPlan, record: &RunRecord, token: Token, ended: &Ende
 }
 
 fn end(record: &RunRecord, ended: &Ended, note: Option<String>) -> End {
-    let now = record.cgroup.as_deref().and_then(|path| MemoryCgroup::recorded(path).oom_kills());
-    outcome::end(ended, memory::verdict(record.oom_kills, now), note)
+    outcome::end(ended, memory::verdict(&record.oom_counters), note)
 }
 
 fn deadline(expiry: Expiry) -> Option<Deadline> {
