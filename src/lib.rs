@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod duration;
 pub mod exit;
 pub mod guess;
@@ -12,4 +13,5 @@ pub mod name;
 pub mod plan;
 pub mod schedule;
 pub mod store;
+pub mod supervise;
 pub mod when;
