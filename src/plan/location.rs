@@ -182,12 +182,12 @@ fn state_folder(environment: &Environment) -> Option<PathBuf> {
 /// A container's PID 1 whose store is on the container's own overlay shares its lock with nobody: every other
 /// container, and this one when it is made anew, would see an empty store. `on_overlay` is asked only if it matters.
 pub fn refuse_private_store(
-    located: &Located,
+    store: &StoreUrl,
     is_pid_1: bool,
     private_store: bool,
     on_overlay: impl FnOnce(&Path) -> bool,
 ) -> Result<(), StoreError> {
-    let path = match &located.url {
+    let path = match store {
         StoreUrl::Sqlite { path, .. } => path,
         StoreUrl::Lockfile { directory } => directory,
     };
@@ -316,6 +316,6 @@ mod tests {
     #[case::not_pid_1(false, false, true, true)]
     fn a_store_on_the_overlay_of_pid_1(#[case] pid_1: bool, #[case] allowed: bool, #[case] overlay: bool, #[case] fine: bool) {
         let located = locate(&USER).unwrap();
-        assert_eq!(refuse_private_store(&located, pid_1, allowed, |_| overlay).is_ok(), fine);
+        assert_eq!(refuse_private_store(&located.url, pid_1, allowed, |_| overlay).is_ok(), fine);
     }
 }
