@@ -5,11 +5,14 @@
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod duration;
 pub mod exit;
+pub mod guess;
 pub mod name;
 pub mod output;
 pub mod plan;
-pub mod supervise;
+pub mod schedule;
 pub mod store;
+pub mod supervise;
 pub mod when;
