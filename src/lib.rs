@@ -8,6 +8,8 @@ pub mod command;
 pub mod duration;
 pub mod exit;
 pub mod name;
+pub mod output;
 pub mod plan;
 pub mod store;
+pub mod verdict;
 pub mod when;

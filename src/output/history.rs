@@ -29,7 +29,13 @@ pub fn text(page: &Page, runs: &[RunRecord]) -> String {
             ]
         })
         .collect();
-    table(page, &["run", "job", "outcome", "started", "took", "host", "trigger", "who", "token"], rows)
+    table(
+        page,
+        &[
+            "run", "job", "outcome", "started", "took", "host", "trigger", "who", "token",
+        ],
+        rows,
+    )
 }
 
 fn started(page: &Page, run: &RunRecord) -> Words {
@@ -45,7 +51,9 @@ pub struct HistoryJson<'a> {
 impl<'a> HistoryJson<'a> {
     /// Of these runs, in this order.
     pub fn new(runs: &'a [RunRecord]) -> Self {
-        HistoryJson { runs: runs.iter().map(RunJson::from).collect() }
+        HistoryJson {
+            runs: runs.iter().map(RunJson::from).collect(),
+        }
     }
 }
 
@@ -60,12 +68,21 @@ mod tests {
         let text = text(&page(None), &[run("person-sync", 200, Outcome::Failed)]);
         let row = text.lines().nth(1).expect("a row");
         let cells = [
-            "a1b2c3", "person-sync", "failed (exit 3)", "2026-11-22 08:56:40 (3 min ago)", "30 s", "green",
-            "schedule", "root (sudo: ann)", "5",
+            "a1b2c3",
+            "person-sync",
+            "failed (exit 3)",
+            "2026-11-22 08:56:40 (3 min ago)",
+            "30 s",
+            "green",
+            "schedule",
+            "root (sudo: ann)",
+            "5",
         ];
         let mut rest = row;
         for cell in cells {
-            let at = rest.find(cell).unwrap_or_else(|| panic!("{cell} is missing or out of order in {row:?}"));
+            let at = rest
+                .find(cell)
+                .unwrap_or_else(|| panic!("{cell} is missing or out of order in {row:?}"));
             rest = &rest[at + cell.len()..];
         }
     }
@@ -77,7 +94,10 @@ mod tests {
 
     #[test]
     fn eighty_columns_are_enough() {
-        let runs: Vec<_> = Outcome::ALL.iter().map(|o| run("person-placement-training-body", 90_000, *o)).collect();
+        let runs: Vec<_> = Outcome::ALL
+            .iter()
+            .map(|o| run("person-placement-training-body", 90_000, *o))
+            .collect();
         let text = text(&page(Some(80)), &runs);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
     }

@@ -16,8 +16,13 @@ pub fn part_after(printed: u64, tail: &Tail) -> Part<'_> {
     let kept = u64::try_from(tail.bytes.len()).unwrap_or(u64::MAX);
     let first_kept = tail.total.saturating_sub(kept);
     let missing = first_kept.saturating_sub(printed);
-    let skip = usize::try_from(printed.saturating_sub(first_kept)).unwrap_or(usize::MAX).min(tail.bytes.len());
-    Part { missing, bytes: &tail.bytes[skip..] }
+    let skip = usize::try_from(printed.saturating_sub(first_kept))
+        .unwrap_or(usize::MAX)
+        .min(tail.bytes.len());
+    Part {
+        missing,
+        bytes: &tail.bytes[skip..],
+    }
 }
 
 /// The word on stderr for bytes that are missing: at the beginning, or in the middle when following.
@@ -43,8 +48,23 @@ mod tests {
     #[case::exactly_joined(6, b"xyz", 9, 0, b"xyz")]
     #[case::an_older_tail_than_seen(9, b"hello", 5, 0, b"")]
     #[case::nothing_written(0, b"", 0, 0, b"")]
-    fn parts(#[case] printed: u64, #[case] kept: &[u8], #[case] total: u64, #[case] missing: u64, #[case] new: &[u8]) {
-        let tail = Tail { bytes: kept.to_vec(), total };
-        assert_eq!(part_after(printed, &tail), Part { missing, bytes: new });
+    fn parts(
+        #[case] printed: u64,
+        #[case] kept: &[u8],
+        #[case] total: u64,
+        #[case] missing: u64,
+        #[case] new: &[u8],
+    ) {
+        let tail = Tail {
+            bytes: kept.to_vec(),
+            total,
+        };
+        assert_eq!(
+            part_after(printed, &tail),
+            Part {
+                missing,
+                bytes: new
+            }
+        );
     }
 }

@@ -55,7 +55,12 @@ impl Page {
             _ => WIDTH_UNKNOWN,
         });
         let colour = width.is_some() && AutoStream::choice(&stdout) != ColorChoice::Never;
-        Page { now, width, colour, zone: Zone::Local }
+        Page {
+            now,
+            width,
+            colour,
+            zone: Zone::Local,
+        }
     }
 }
 

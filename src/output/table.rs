@@ -51,7 +51,11 @@ impl Tone {
 /// `text` in the colour of `tone`, if the page has colours.
 pub fn paint(page: &Page, tone: Tone, text: &str) -> String {
     let style = tone.ansi();
-    if page.colour && tone != Tone::Plain { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    if page.colour && tone != Tone::Plain {
+        format!("{style}{text}{style:#}")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// One cell: lines (one below the other on a terminal, joined by commas in a pipe) and what they mean.
@@ -69,7 +73,10 @@ impl Words {
 
     /// A cell of one line with a meaning.
     pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Words { lines: vec![text.into()], tone }
+        Words {
+            lines: vec![text.into()],
+            tone,
+        }
     }
 }
 
@@ -88,9 +95,15 @@ pub fn table(page: &Page, header: &[&str], rows: Vec<Vec<Words>>) -> String {
         table.enforce_styling();
     }
     if let Some(width) = page.width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width);
     }
-    table.set_header(header.iter().map(|h| Cell::new(h).add_attribute(Attribute::Bold)));
+    table.set_header(
+        header
+            .iter()
+            .map(|h| Cell::new(h).add_attribute(Attribute::Bold)),
+    );
     for row in rows {
         table.add_row(row.into_iter().map(|words| {
             let lines: Vec<_> = words.lines.iter().map(|l| visible(l)).collect();
@@ -129,15 +142,25 @@ mod tests {
     use crate::output::Zone;
 
     fn page(width: Option<u16>, colour: bool) -> Page {
-        Page { now: Wall(0), width, colour, zone: Zone::Named(chrono_tz::UTC) }
+        Page {
+            now: Wall(0),
+            width,
+            colour,
+            zone: Zone::Named(chrono_tz::UTC),
+        }
     }
 
     fn sample(page: &Page) -> String {
-        let long = "a reason that goes on for much longer than any terminal of forty columns is wide";
+        let long =
+            "a reason that goes on for much longer than any terminal of forty columns is wide";
         table(
             page,
             &["run", "outcome", "why"],
-            vec![vec!["abc123".into(), Words::toned("exit 3", Tone::Bad), long.into()]],
+            vec![vec![
+                "abc123".into(),
+                Words::toned("exit 3", Tone::Bad),
+                long.into(),
+            ]],
         )
     }
 
@@ -161,28 +184,60 @@ mod tests {
     fn colour_only_where_it_is_wanted() {
         assert!(!sample(&page(Some(80), false)).contains('\x1b'));
         assert!(sample(&page(Some(80), true)).contains('\x1b'));
-        assert!(!list(&page(Some(80), false), &[("a", Words::toned("b", Tone::Bad))]).contains('\x1b'));
-        assert!(list(&page(Some(80), true), &[("a", Words::toned("b", Tone::Bad))]).contains('\x1b'));
+        assert!(
+            !list(
+                &page(Some(80), false),
+                &[("a", Words::toned("b", Tone::Bad))]
+            )
+            .contains('\x1b')
+        );
+        assert!(
+            list(
+                &page(Some(80), true),
+                &[("a", Words::toned("b", Tone::Bad))]
+            )
+            .contains('\x1b')
+        );
     }
 
     #[test]
     fn colour_does_not_change_the_layout() {
         let plain = sample(&page(Some(60), false));
         let coloured = anstream::adapter::strip_str(&sample(&page(Some(60), true))).to_string();
-        let lines = |t: &str| t.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
+        let lines = |t: &str| {
+            t.lines()
+                .map(|l| l.trim_end().to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(lines(&coloured), lines(&plain));
     }
 
     #[test]
     fn what_stands_in_the_store_moves_no_cursor() {
-        let text = table(&page(None, false), &["why"], vec![vec!["\x1b[2J\nx".into()]]);
+        let text = table(
+            &page(None, false),
+            &["why"],
+            vec![vec!["\x1b[2J\nx".into()]],
+        );
         assert_eq!(text, "why\n\\x1b[2J\\nx\n");
-        assert_eq!(list(&page(None, false), &[("why", "\x1bc".into())]), "why  \\x1bc\n");
+        assert_eq!(
+            list(&page(None, false), &[("why", "\x1bc".into())]),
+            "why  \\x1bc\n"
+        );
     }
 
     #[test]
     fn lists_line_up() {
-        let rows = [("run", Words::from("abc")), ("command", Words::lines(vec!["a".into(), "b".into()], Tone::Plain))];
-        assert_eq!(list(&page(None, false), &rows), "run      abc\ncommand  a\n         b\n");
+        let rows = [
+            ("run", Words::from("abc")),
+            (
+                "command",
+                Words::lines(vec!["a".into(), "b".into()], Tone::Plain),
+            ),
+        ];
+        assert_eq!(
+            list(&page(None, false), &rows),
+            "run      abc\ncommand  a\n         b\n"
+        );
     }
 }
