@@ -10,6 +10,7 @@ pub mod exit;
 pub mod name;
 pub mod output;
 pub mod plan;
+pub mod supervise;
 pub mod store;
 pub mod verdict;
 pub mod when;
