@@ -68,7 +68,12 @@ fn from_clap(verb: &str, error: &clap::Error) -> Stop {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Stop::Mistake { text, code: code_of_mistakes(verb) }
         }
-        _ => Stop::mistake(verb, text.strip_prefix("error: ").unwrap_or(&text)),
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            // clap's tip to put a `-- ` before it is wrong wherever it gives it.
+            let lines: Vec<_> = text.lines().filter(|l| !l.contains("tip: to pass '")).collect();
+            Stop::mistake(verb, lines.join("\n"))
+        }
     }
 }
 
@@ -87,16 +92,18 @@ struct Seen {
     dashes: Option<usize>,
     /// The first option that the command doesn't have, and that other tools do.
     foreign: Option<&'static str>,
+    /// An option that nobody knows: what stands behind it may be its value, so clap has the word.
+    unknown: bool,
     /// Asks for help or the version: no mistake is worth an answer then.
     asks: bool,
 }
 
 impl Seen {
     fn walk(root: &Command, args: &[OsString]) -> Self {
-        let mut seen = Seen { verb: String::new(), plain: Vec::new(), dashes: None, foreign: None, asks: false };
+        let mut seen = Seen { verb: String::new(), plain: Vec::new(), dashes: None, foreign: None, unknown: false, asks: false };
         let mut command = root;
         let mut at = 1;
-        while at < args.len() {
+        while at < args.len() && !seen.unknown {
             let arg = args[at].as_encoded_bytes();
             if arg == b"--" {
                 seen.dashes = Some(at);
@@ -153,17 +160,15 @@ impl Seen {
     }
 
     fn note_foreign(&mut self, name: &[u8], table: &'static [(&str, &str)]) {
-        if matches!(self.verb.as_str(), "run" | "rerun") && self.foreign.is_none() {
+        self.unknown = true;
+        if matches!(self.verb.as_str(), "run" | "rerun") {
             self.foreign = table.iter().find(|(n, _)| n.as_bytes() == name).map(|&(_, text)| text);
         }
     }
 
     fn mistake(&self, args: &[OsString]) -> Option<String> {
-        if self.asks {
-            return None;
-        }
-        if let Some(text) = self.foreign {
-            return Some(text.to_owned());
+        if self.asks || self.unknown {
+            return self.foreign.filter(|_| !self.asks).map(str::to_owned);
         }
         if self.verb == "run" { self.mistaken_dashes(args) } else { self.needless_dashes(args) }
     }
@@ -332,6 +337,14 @@ mod tests {
         let (text, code) = mistake(line);
         assert!(text.contains(says), "{text}");
         assert_eq!(code, exit::OWN_FAILURE);
+    }
+
+    #[test]
+    fn an_unknown_option_gets_a_guess_and_no_advice_about_dashes() {
+        for line in [&["run", "--wiat", "5", "job", "--", "ls"][..], &["run", "job", "--wiat", "5", "--", "ls"]] {
+            let (text, _) = mistake(line);
+            assert!(text.contains("'--wait'") && !text.contains("-- --wiat"), "{text}");
+        }
     }
 
     #[rstest]

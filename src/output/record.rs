@@ -143,7 +143,7 @@ pub(crate) mod tests {
             now: NOW,
             width,
             colour: false,
-            zone: crate::output::Zone::Named(chrono_tz::UTC),
+            zone: crate::schedule::Zone::Named(chrono_tz::UTC),
         }
     }
 

@@ -139,7 +139,7 @@ pub fn list(page: &Page, rows: &[(&str, Words)]) -> String {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::output::Zone;
+    use crate::schedule::Zone;
 
     fn page(width: Option<u16>, colour: bool) -> Page {
         Page {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Local, NaiveDateTime};
 
-use super::{Page, Zone};
+use super::Page;
 use crate::clock::Wall;
+use crate::schedule::Zone;
 
 impl Page {
     fn local(&self, at: Wall) -> NaiveDateTime {
