@@ -84,11 +84,17 @@ impl<'a> Look<'a> {
     }
 
     /// The lock of `job`: what the jobs file says, else that of its last attempt, else the one of its name.
-    pub fn lock_of(&self, job: &str, declared: Option<&LockName>) -> Result<Option<LockName>, StoreError> {
+    ///
+    /// # Errors
+    /// The store's, and that `job` can be no name.
+    pub fn lock_of(&self, job: &str, declared: Option<&LockName>) -> anyhow::Result<LockName> {
         if let Some(lock) = declared {
-            return Ok(Some(lock.clone()));
+            return Ok(lock.clone());
         }
-        Ok(self.newest(job)?.map(|run| run.lock).or_else(|| job.parse().ok()))
+        Ok(match self.newest(job)? {
+            Some(run) => run.lock,
+            None => job.parse()?,
+        })
     }
 
     /// A lock, if it was ever granted.

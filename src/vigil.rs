@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use crate::clock::Boot;
-use crate::name::RunId;
+use crate::clock::{Boot, Wall};
+use crate::name::{RunId, Token};
 use crate::store::Observed;
 
 /// How long a holder without a lease may be silent before it counts as not answering: nine heartbeats at the
@@ -59,10 +59,39 @@ impl Vigil {
     }
 }
 
+/// Whether `run` holds the lock with `token` at `now`; if not, why.
+///
+/// Wall clocks are compared here, but only ever those of one machine, since it is the job itself that asks: a
+/// lease that its own keeper has not renewed for a whole TTL is no lease. A clock that was set forward makes a
+/// wrong "no" until the next heartbeat.
+///
+/// # Errors
+/// Why not, as words for people.
+pub fn holds_now(seen: &Observed, run: &RunId, token: Token, now: Wall) -> Result<(), String> {
+    match &seen.holder {
+        None => return Err("nobody holds it".to_owned()),
+        Some(holder) if holder.run_id != *run => return Err(format!("run {} holds it", holder.run_id.short())),
+        Some(_) => {}
+    }
+    if seen.token != Some(token) {
+        let newest = seen.token.map_or_else(|| "none".to_owned(), |t| t.to_string());
+        return Err(format!("its newest token is {newest}, not {token}"));
+    }
+    if let Some(revoked) = &seen.revoked {
+        return Err(format!("{} revoked it: {}", revoked.by, revoked.reason));
+    }
+    let silent = seen.heartbeat.and_then(|at| now.since(at)).unwrap_or_default();
+    match seen.ttl {
+        Some(ttl) if silent >= ttl => Err(format!("its last heartbeat was {} s ago", silent.as_secs())),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Token;
+    use crate::store::Request;
+    use rstest::rstest;
     use crate::output::record::tests::holder_of;
 
     fn look(seq: u64, ttl: Option<u64>) -> Observed {
@@ -114,5 +143,36 @@ mod tests {
         let mut other = holder_of("sync");
         other.run_id = RunId::random();
         assert_eq!(vigil().see(&Observed { holder: Some(other), ..look(0, None) }, at(1)), Sight::Over);
+    }
+
+    fn beating(seconds_ago: i64, ttl: Option<u64>) -> Observed {
+        Observed { heartbeat: Some(Wall(1_000_000 - seconds_ago * 1_000)), ..look(7, ttl) }
+    }
+
+    fn revoked(seen: Observed) -> Observed {
+        let request = Request { token: Token(1), by: "ann@blue".into(), reason: "gone".into(), at: Wall(0) };
+        Observed { revoked: Some(request), ..seen }
+    }
+
+    #[rstest]
+    #[case::held(beating(2, Some(45)), None)]
+    #[case::held_locally_however_silent(beating(1_000, None), None)]
+    #[case::heartbeat_from_the_future(beating(-1_000, Some(45)), None)]
+    #[case::lease_over(beating(45, Some(45)), Some("45 s ago"))]
+    #[case::revoked(revoked(beating(2, None)), Some("ann@blue revoked it: gone"))]
+    #[case::released(Observed { holder: None, ..look(7, None) }, Some("nobody"))]
+    #[case::granted_again(Observed { token: Some(Token(2)), ..look(7, None) }, Some("token is 2, not 1"))]
+    fn holding(#[case] seen: Observed, #[case] why_not: Option<&str>) {
+        let said = holds_now(&seen, &holder_of("sync").run_id, Token(1), Wall(1_000_000));
+        match why_not {
+            None => assert_eq!(said, Ok(())),
+            Some(part) => assert!(said.clone().is_err_and(|why| why.contains(part)), "{said:?}"),
+        }
+    }
+
+    #[test]
+    fn another_run_holds_it() {
+        let said = holds_now(&look(7, None), &RunId::random(), Token(1), Wall(0));
+        assert_eq!(said, Err("run 00ff00 holds it".to_owned()));
     }
 }

@@ -1,6 +1,9 @@
 //! `logs`: a run's kept output, byte for byte, and what is new in it while the run goes on.
 
-use crate::store::record::Tail;
+use serde::Serialize;
+
+use super::json::TailJson;
+use crate::store::record::{Outcome, RunRecord, Tail};
 
 /// The part of a tail that has not been printed yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +34,27 @@ pub fn missing_note(printed: u64, missing: u64) -> String {
         format!("… the first {missing} bytes were not kept")
     } else {
         format!("… {missing} bytes came too fast and were not kept")
+    }
+}
+
+/// `logs --json`.
+#[derive(Debug, Serialize)]
+pub struct LogsJson<'a> {
+    run_id: &'a str,
+    job: &'a str,
+    outcome: Outcome,
+    output: Option<TailJson>,
+}
+
+impl<'a> LogsJson<'a> {
+    /// Of this run's output.
+    pub fn new(run: &'a RunRecord, tail: Option<&Tail>) -> Self {
+        LogsJson {
+            run_id: run.run_id.as_str(),
+            job: run.job.as_str(),
+            outcome: run.outcome,
+            output: tail.map(TailJson::from),
+        }
     }
 }
 
