@@ -172,3 +172,170 @@ pub enum Found {
 fn of(job: &str) -> Query {
     Query { job: Some(job.to_owned()), ..Query::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Boot;
+    use crate::name::Token;
+    use crate::output::record::tests::{holder_of, run};
+    use crate::store::record::{Attempted, End, Tail};
+    use crate::store::{About, Attempt, Finding, History, LockRequest, Locks, Recorded, Request};
+    use rstest::rstest;
+    use std::sync::Mutex;
+
+    /// Rows and one lock in memory. It can be looked at and nothing else; `ends_at_look` releases the lock and ends
+    /// its run after so many looks at the lock.
+    struct Fake {
+        rows: Mutex<Vec<RunRecord>>,
+        seen: Observed,
+        looks: Mutex<usize>,
+        ends_at_look: usize,
+    }
+
+    impl Fake {
+        fn new(rows: Vec<RunRecord>) -> Self {
+            let seen = Observed {
+                token: Some(Token(1)),
+                holder: Some(holder_of("sync")),
+                seq: 1,
+                heartbeat: None,
+                ttl: None,
+                revoked: None,
+                stopping: None,
+            };
+            Fake { rows: Mutex::new(rows), seen, looks: Mutex::new(0), ends_at_look: usize::MAX }
+        }
+
+        fn rows(&self) -> Vec<RunRecord> {
+            self.rows.lock().expect("no test panicked").clone()
+        }
+    }
+
+    const NO_WRITER: &str = "a look writes nothing";
+
+    impl Locks for Fake {
+        fn try_acquire(&self, _: &LockRequest<'_>, _: Option<Boot>) -> Result<Attempt, StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
+            let mut looks = self.looks.lock().expect("no test panicked");
+            *looks += 1;
+            if *looks < self.ends_at_look {
+                return Ok(self.seen.clone());
+            }
+            self.rows.lock().expect("no test panicked")[0].outcome = Outcome::Succeeded;
+            Ok(Observed { holder: None, ..self.seen.clone() })
+        }
+        fn locks(&self) -> Result<Vec<LockName>, StoreError> {
+            panic!("not asked for")
+        }
+        fn request_stop(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn revoke(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn probe(&self) -> Vec<Finding> {
+            panic!("{NO_WRITER}")
+        }
+    }
+
+    impl History for Fake {
+        fn attempted(&self, _: &RunRecord, _: &Attempted) -> Result<Recorded, StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn end_of(&self, _: &RunRecord, _: Token, _: &End, _: Option<&Tail>) -> Result<Recorded, StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
+            let mut rows = self.rows();
+            rows.retain(|r| query.job.as_ref().is_none_or(|job| job == r.job.as_str()));
+            rows.retain(|r| query.outcomes.is_empty() || query.outcomes.contains(&r.outcome));
+            rows.truncate(query.limit.unwrap_or(usize::MAX));
+            Ok(rows)
+        }
+        fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
+            Ok(self.rows().into_iter().filter(|r| r.run_id.as_str().starts_with(prefix)).collect())
+        }
+        fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {
+            panic!("not asked for")
+        }
+        fn jobs(&self) -> Result<Vec<String>, StoreError> {
+            Ok(self.rows().iter().map(|r| r.job.to_string()).collect())
+        }
+        fn tail(&self, _: &RunId) -> Result<Option<Tail>, StoreError> {
+            panic!("not asked for")
+        }
+    }
+
+    impl Store for Fake {
+        fn about(&self) -> About {
+            panic!("not asked for")
+        }
+    }
+
+    fn row(job: &str, id: &str, outcome: Outcome) -> RunRecord {
+        RunRecord { run_id: id.parse().expect("a run id"), ..run(job, 60, outcome) }
+    }
+
+    fn running() -> RunRecord {
+        row("sync", holder_of("sync").run_id.as_str(), Outcome::Running)
+    }
+
+    #[rstest]
+    #[case::alive(Some(true), Outcome::Running)]
+    #[case::cannot_be_seen(None, Outcome::Running)]
+    #[case::gone(Some(false), Outcome::Abandoned)]
+    fn a_run_whose_processes_are_gone_is_abandoned(#[case] alive: Option<bool>, #[case] outcome: Outcome) {
+        let fake = Fake::new(vec![running()]);
+        let alive = |_: &Holder| alive;
+        let runs = Look::new(&fake, &alive).runs(&Query::default()).expect("rows");
+        assert_eq!(runs[0].outcome, outcome);
+        assert_eq!(runs[0].note.is_some(), outcome == Outcome::Abandoned);
+    }
+
+    #[test]
+    fn a_run_that_ends_between_two_looks_is_not_abandoned() {
+        let fake = Fake { ends_at_look: 2, ..Fake::new(vec![running()]) };
+        let runs = Look::new(&fake, &|_| Some(false)).runs(&Query::default()).expect("rows");
+        assert_ne!(runs[0].outcome, Outcome::Abandoned);
+    }
+
+    fn found(target: &str) -> Result<Vec<String>, String> {
+        let rows = vec![
+            row("sync", "aaaaaa0000000001", Outcome::Refused),
+            row("sync", "aaaaaa0000000002", Outcome::Failed),
+            row("decade", "bbbbbb0000000003", Outcome::Refused),
+            row("other", "decade0000000004", Outcome::Succeeded),
+        ];
+        let fake = Fake::new(rows);
+        let target: Target = target.parse().expect("a target");
+        match Look::new(&fake, &|_| None).find(&target, &["nightly"]) {
+            Ok(Found::One(run)) => Ok(vec![run.run_id.to_string()]),
+            Ok(Found::Several(runs)) => Ok(runs.iter().map(|r| r.run_id.to_string()).collect()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[rstest]
+    #[case::a_job_by_its_last_run("sync", &["aaaaaa0000000002"])]
+    #[case::a_whole_id("aaaaaa0000000001", &["aaaaaa0000000001"])]
+    #[case::six_digits("bbbbbb", &["bbbbbb0000000003"])]
+    #[case::too_few_digits("aaaaaa", &["aaaaaa0000000001", "aaaaaa0000000002"])]
+    #[case::a_job_before_an_id("decade", &["bbbbbb0000000003"])]
+    #[case::an_id_like_a_job("decade0", &["decade0000000004"])]
+    fn targets(#[case] target: &str, #[case] ids: &[&str]) {
+        assert_eq!(found(target), Ok(ids.iter().map(ToString::to_string).collect()));
+    }
+
+    #[rstest]
+    #[case("synk", "did you mean \"sync\"?")]
+    #[case("nihgtly", "did you mean \"nightly\"?")]
+    #[case("nightly", "has not run yet")]
+    #[case("cccccc", "no run begins with cccccc")]
+    fn targets_that_are_nothing(#[case] target: &str, #[case] says: &str) {
+        let error = found(target).expect_err("nothing");
+        assert!(error.contains(says), "{error}");
+    }
+}
