@@ -34,7 +34,11 @@ impl<'a> Look<'a> {
 
     /// The rows that `query` asks for, newest first; one whose processes are known to be gone comes as `abandoned`.
     pub fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
-        self.store.runs(query)?.into_iter().map(|run| self.settled(run)).collect()
+        self.store
+            .runs(query)?
+            .into_iter()
+            .map(|run| self.settled(run))
+            .collect()
     }
 
     /// The row of one run.
@@ -49,16 +53,32 @@ impl<'a> Look<'a> {
         }
         // It may have ended between the two looks. A run releases before its processes go, so a lock that
         // still names it now belongs to no one.
-        let again = self.store.by_prefix(run.run_id.as_str())?.into_iter().next().unwrap_or(run);
+        let again = self
+            .store
+            .by_prefix(run.run_id.as_str())?
+            .into_iter()
+            .next()
+            .unwrap_or(run);
         if again.outcome != Outcome::Running || !self.is_dead(&again)? {
             return Ok(again);
         }
-        let note = again.note.clone().unwrap_or_else(|| format!("its processes on {} are gone", again.host));
-        Ok(RunRecord { outcome: Outcome::Abandoned, note: Some(note), ..again })
+        let note = again
+            .note
+            .clone()
+            .unwrap_or_else(|| format!("its processes on {} are gone", again.host));
+        Ok(RunRecord {
+            outcome: Outcome::Abandoned,
+            note: Some(note),
+            ..again
+        })
     }
 
     fn is_dead(&self, run: &RunRecord) -> Result<bool, StoreError> {
-        let holder = self.store.inspect(&run.lock)?.holder.filter(|holder| holder.run_id == run.run_id);
+        let holder = self
+            .store
+            .inspect(&run.lock)?
+            .holder
+            .filter(|holder| holder.run_id == run.run_id);
         Ok(holder.is_some_and(|holder| (self.alive)(&holder) == Some(false)))
     }
 
@@ -69,17 +89,31 @@ impl<'a> Look<'a> {
 
     /// The newest runs of `job` that say something of it, newest first.
     pub fn telling(&self, job: &str) -> Result<Vec<RunRecord>, StoreError> {
-        self.runs(&Query { outcomes: TELLING.to_vec(), limit: Some(TELLING_LIMIT), ..of(job) })
+        self.runs(&Query {
+            outcomes: TELLING.to_vec(),
+            limit: Some(TELLING_LIMIT),
+            ..of(job)
+        })
     }
 
     /// The newest attempt of `job`, whatever became of it.
     pub fn newest(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
-        Ok(self.runs(&Query { limit: Some(1), ..of(job) })?.into_iter().next())
+        Ok(self
+            .runs(&Query {
+                limit: Some(1),
+                ..of(job)
+            })?
+            .into_iter()
+            .next())
     }
 
     /// The newest run of `job`; an attempt that was refused or skipped is none.
     pub fn last_run(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
-        let query = Query { outcomes: TELLING.to_vec(), limit: Some(1), ..of(job) };
+        let query = Query {
+            outcomes: TELLING.to_vec(),
+            limit: Some(1),
+            ..of(job)
+        };
         Ok(self.runs(&query)?.into_iter().next())
     }
 
@@ -127,7 +161,10 @@ impl<'a> Look<'a> {
         if jobs.iter().any(|known| known == job) {
             return Ok(());
         }
-        let names = jobs.iter().map(String::as_str).chain(declared.iter().copied());
+        let names = jobs
+            .iter()
+            .map(String::as_str)
+            .chain(declared.iter().copied());
         bail!("no job {job:?} has ever run{}", did_you_mean(job, names));
     }
 
@@ -147,14 +184,19 @@ impl<'a> Look<'a> {
         }
         let Some(prefix) = target.as_run_prefix() else {
             self.known(target.as_str(), declared)?;
-            bail!("{} has not run yet: there is nothing to show", target.as_str());
+            bail!(
+                "{} has not run yet: there is nothing to show",
+                target.as_str()
+            );
         };
         let mut runs = Vec::new();
         for run in self.store.by_prefix(prefix)? {
             runs.push(self.settled(run)?);
         }
         match runs.len() {
-            0 => bail!("no run begins with {prefix}, and no job has that name: see `joblock history`"),
+            0 => bail!(
+                "no run begins with {prefix}, and no job has that name: see `joblock history`"
+            ),
             1 => Ok(Found::One(Box::new(runs.remove(0)))),
             _ => Ok(Found::Several(runs)),
         }
@@ -170,7 +212,10 @@ pub enum Found {
 }
 
 fn of(job: &str) -> Query {
-    Query { job: Some(job.to_owned()), ..Query::default() }
+    Query {
+        job: Some(job.to_owned()),
+        ..Query::default()
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +249,12 @@ mod tests {
                 revoked: None,
                 stopping: None,
             };
-            Fake { rows: Mutex::new(rows), seen, looks: Mutex::new(0), ends_at_look: usize::MAX }
+            Fake {
+                rows: Mutex::new(rows),
+                seen,
+                looks: Mutex::new(0),
+                ends_at_look: usize::MAX,
+            }
         }
 
         fn rows(&self) -> Vec<RunRecord> {
@@ -225,7 +275,10 @@ mod tests {
                 return Ok(self.seen.clone());
             }
             self.rows.lock().expect("no test panicked")[0].outcome = Outcome::Succeeded;
-            Ok(Observed { holder: None, ..self.seen.clone() })
+            Ok(Observed {
+                holder: None,
+                ..self.seen.clone()
+            })
         }
         fn locks(&self) -> Result<Vec<LockName>, StoreError> {
             panic!("not asked for")
@@ -245,7 +298,13 @@ mod tests {
         fn attempted(&self, _: &RunRecord, _: &Attempted) -> Result<Recorded, StoreError> {
             panic!("{NO_WRITER}")
         }
-        fn end_of(&self, _: &RunRecord, _: Token, _: &End, _: Option<&Tail>) -> Result<Recorded, StoreError> {
+        fn end_of(
+            &self,
+            _: &RunRecord,
+            _: Token,
+            _: &End,
+            _: Option<&Tail>,
+        ) -> Result<Recorded, StoreError> {
             panic!("{NO_WRITER}")
         }
         fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
@@ -256,7 +315,11 @@ mod tests {
             Ok(rows)
         }
         fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
-            Ok(self.rows().into_iter().filter(|r| r.run_id.as_str().starts_with(prefix)).collect())
+            Ok(self
+                .rows()
+                .into_iter()
+                .filter(|r| r.run_id.as_str().starts_with(prefix))
+                .collect())
         }
         fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {
             panic!("not asked for")
@@ -276,7 +339,10 @@ mod tests {
     }
 
     fn row(job: &str, id: &str, outcome: Outcome) -> RunRecord {
-        RunRecord { run_id: id.parse().expect("a run id"), ..run(job, 60, outcome) }
+        RunRecord {
+            run_id: id.parse().expect("a run id"),
+            ..run(job, 60, outcome)
+        }
     }
 
     fn running() -> RunRecord {
@@ -287,18 +353,28 @@ mod tests {
     #[case::alive(Some(true), Outcome::Running)]
     #[case::cannot_be_seen(None, Outcome::Running)]
     #[case::gone(Some(false), Outcome::Abandoned)]
-    fn a_run_whose_processes_are_gone_is_abandoned(#[case] alive: Option<bool>, #[case] outcome: Outcome) {
+    fn a_run_whose_processes_are_gone_is_abandoned(
+        #[case] alive: Option<bool>,
+        #[case] outcome: Outcome,
+    ) {
         let fake = Fake::new(vec![running()]);
         let alive = |_: &Holder| alive;
-        let runs = Look::new(&fake, &alive).runs(&Query::default()).expect("rows");
+        let runs = Look::new(&fake, &alive)
+            .runs(&Query::default())
+            .expect("rows");
         assert_eq!(runs[0].outcome, outcome);
         assert_eq!(runs[0].note.is_some(), outcome == Outcome::Abandoned);
     }
 
     #[test]
     fn a_run_that_ends_between_two_looks_is_not_abandoned() {
-        let fake = Fake { ends_at_look: 2, ..Fake::new(vec![running()]) };
-        let runs = Look::new(&fake, &|_| Some(false)).runs(&Query::default()).expect("rows");
+        let fake = Fake {
+            ends_at_look: 2,
+            ..Fake::new(vec![running()])
+        };
+        let runs = Look::new(&fake, &|_| Some(false))
+            .runs(&Query::default())
+            .expect("rows");
         assert_ne!(runs[0].outcome, Outcome::Abandoned);
     }
 
@@ -326,7 +402,10 @@ mod tests {
     #[case::a_job_before_an_id("decade", &["bbbbbb0000000003"])]
     #[case::an_id_like_a_job("decade0", &["decade0000000004"])]
     fn targets(#[case] target: &str, #[case] ids: &[&str]) {
-        assert_eq!(found(target), Ok(ids.iter().map(ToString::to_string).collect()));
+        assert_eq!(
+            found(target),
+            Ok(ids.iter().map(ToString::to_string).collect())
+        );
     }
 
     #[rstest]

@@ -43,19 +43,31 @@ pub struct Vigil {
 impl Vigil {
     /// Begins at `now`, when `run` was seen to hold the lock after `seq` heartbeats.
     pub fn new(run: RunId, seq: u64, now: Boot) -> Self {
-        Vigil { run, seq, moved: now }
+        Vigil {
+            run,
+            seq,
+            moved: now,
+        }
     }
 
     /// Takes a look into account that was begun at `now`.
     pub fn see(&mut self, seen: &Observed, now: Boot) -> Sight {
-        if seen.holder.as_ref().is_none_or(|holder| holder.run_id != self.run) {
+        if seen
+            .holder
+            .as_ref()
+            .is_none_or(|holder| holder.run_id != self.run)
+        {
             return Sight::Over;
         }
         if seen.seq != self.seq {
             (self.seq, self.moved) = (seen.seq, now);
         }
         let silent = now.since(self.moved);
-        if silent > silence_limit(seen) { Sight::Silent(silent) } else { Sight::Holds(silent) }
+        if silent > silence_limit(seen) {
+            Sight::Silent(silent)
+        } else {
+            Sight::Holds(silent)
+        }
     }
 }
 
@@ -70,19 +82,28 @@ impl Vigil {
 pub fn holds_now(seen: &Observed, run: &RunId, token: Token, now: Wall) -> Result<(), String> {
     match &seen.holder {
         None => return Err("nobody holds it".to_owned()),
-        Some(holder) if holder.run_id != *run => return Err(format!("run {} holds it", holder.run_id.short())),
+        Some(holder) if holder.run_id != *run => {
+            return Err(format!("run {} holds it", holder.run_id.short()));
+        }
         Some(_) => {}
     }
     if seen.token != Some(token) {
-        let newest = seen.token.map_or_else(|| "none".to_owned(), |t| t.to_string());
+        let newest = seen
+            .token
+            .map_or_else(|| "none".to_owned(), |t| t.to_string());
         return Err(format!("its newest token is {newest}, not {token}"));
     }
     if let Some(revoked) = &seen.revoked {
         return Err(format!("{} revoked it: {}", revoked.by, revoked.reason));
     }
-    let silent = seen.heartbeat.and_then(|at| now.since(at)).unwrap_or_default();
+    let silent = seen
+        .heartbeat
+        .and_then(|at| now.since(at))
+        .unwrap_or_default();
     match seen.ttl {
-        Some(ttl) if silent >= ttl => Err(format!("its last heartbeat was {} s ago", silent.as_secs())),
+        Some(ttl) if silent >= ttl => {
+            Err(format!("its last heartbeat was {} s ago", silent.as_secs()))
+        }
         _ => Ok(()),
     }
 }
@@ -90,9 +111,9 @@ pub fn holds_now(seen: &Observed, run: &RunId, token: Token, now: Wall) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::record::tests::holder_of;
     use crate::store::Request;
     use rstest::rstest;
-    use crate::output::record::tests::holder_of;
 
     fn look(seq: u64, ttl: Option<u64>) -> Observed {
         Observed {
@@ -118,40 +139,90 @@ mod tests {
     fn a_holder_that_beats_is_waited_for_without_end() {
         let mut vigil = vigil();
         for n in 1..1_000 {
-            assert_eq!(vigil.see(&look(7 + n, None), at(n * 40)), Sight::Holds(Duration::ZERO));
+            assert_eq!(
+                vigil.see(&look(7 + n, None), at(n * 40)),
+                Sight::Holds(Duration::ZERO)
+            );
         }
     }
 
     #[test]
     fn silence_is_counted_from_the_last_beat() {
         let mut vigil = vigil();
-        assert_eq!(vigil.see(&look(8, None), at(30)), Sight::Holds(Duration::ZERO));
-        assert_eq!(vigil.see(&look(8, None), at(75)), Sight::Holds(Duration::from_secs(45)));
-        assert_eq!(vigil.see(&look(8, None), at(76)), Sight::Silent(Duration::from_secs(46)));
-        assert_eq!(vigil.see(&look(9, None), at(77)), Sight::Holds(Duration::ZERO));
+        assert_eq!(
+            vigil.see(&look(8, None), at(30)),
+            Sight::Holds(Duration::ZERO)
+        );
+        assert_eq!(
+            vigil.see(&look(8, None), at(75)),
+            Sight::Holds(Duration::from_secs(45))
+        );
+        assert_eq!(
+            vigil.see(&look(8, None), at(76)),
+            Sight::Silent(Duration::from_secs(46))
+        );
+        assert_eq!(
+            vigil.see(&look(9, None), at(77)),
+            Sight::Holds(Duration::ZERO)
+        );
     }
 
     #[test]
     fn a_lease_brings_its_own_limit() {
-        assert_eq!(vigil().see(&look(7, Some(2)), at(7)), Sight::Holds(Duration::from_secs(7)));
-        assert_eq!(vigil().see(&look(7, Some(2)), at(8)), Sight::Silent(Duration::from_secs(8)));
+        assert_eq!(
+            vigil().see(&look(7, Some(2)), at(7)),
+            Sight::Holds(Duration::from_secs(7))
+        );
+        assert_eq!(
+            vigil().see(&look(7, Some(2)), at(8)),
+            Sight::Silent(Duration::from_secs(8))
+        );
     }
 
     #[test]
     fn it_is_over_when_the_lock_is_free_or_anothers() {
-        assert_eq!(vigil().see(&Observed { holder: None, ..look(7, None) }, at(1)), Sight::Over);
+        assert_eq!(
+            vigil().see(
+                &Observed {
+                    holder: None,
+                    ..look(7, None)
+                },
+                at(1)
+            ),
+            Sight::Over
+        );
         let mut other = holder_of("sync");
         other.run_id = RunId::random();
-        assert_eq!(vigil().see(&Observed { holder: Some(other), ..look(0, None) }, at(1)), Sight::Over);
+        assert_eq!(
+            vigil().see(
+                &Observed {
+                    holder: Some(other),
+                    ..look(0, None)
+                },
+                at(1)
+            ),
+            Sight::Over
+        );
     }
 
     fn beating(seconds_ago: i64, ttl: Option<u64>) -> Observed {
-        Observed { heartbeat: Some(Wall(1_000_000 - seconds_ago * 1_000)), ..look(7, ttl) }
+        Observed {
+            heartbeat: Some(Wall(1_000_000 - seconds_ago * 1_000)),
+            ..look(7, ttl)
+        }
     }
 
     fn revoked(seen: Observed) -> Observed {
-        let request = Request { token: Token(1), by: "ann@blue".into(), reason: "gone".into(), at: Wall(0) };
-        Observed { revoked: Some(request), ..seen }
+        let request = Request {
+            token: Token(1),
+            by: "ann@blue".into(),
+            reason: "gone".into(),
+            at: Wall(0),
+        };
+        Observed {
+            revoked: Some(request),
+            ..seen
+        }
     }
 
     #[rstest]
@@ -166,7 +237,10 @@ mod tests {
         let said = holds_now(&seen, &holder_of("sync").run_id, Token(1), Wall(1_000_000));
         match why_not {
             None => assert_eq!(said, Ok(())),
-            Some(part) => assert!(said.clone().is_err_and(|why| why.contains(part)), "{said:?}"),
+            Some(part) => assert!(
+                said.clone().is_err_and(|why| why.contains(part)),
+                "{said:?}"
+            ),
         }
     }
 

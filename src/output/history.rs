@@ -4,42 +4,71 @@ use serde::Serialize;
 
 use super::Page;
 use super::json::RunJson;
-use super::record::{duration, outcome_cell, token, user};
-use super::table::{Words, table};
+use super::record::{duration, outcome, outcome_cell, token, tone, user};
+use super::table::{Tone, Words, table};
 use crate::store::record::RunRecord;
+
+/// A terminal this wide shows an attempt on one line.
+const ONE_LINE: u16 = 120;
 
 /// As a table. Nothing for no attempts: the caller says so on stderr.
 pub fn text(page: &Page, runs: &[RunRecord]) -> String {
     if runs.is_empty() {
-        return String::new();
-    }
-    let rows = runs
-        .iter()
-        .map(|run| {
-            vec![
-                run.run_id.short().into(),
-                run.job.as_str().into(),
-                outcome_cell(run),
-                started(page, run),
-                duration(page, run).into(),
-                run.host.as_str().into(),
-                run.trigger.as_str().into(),
-                user(&run.who).into(),
-                token(run).into(),
-            ]
-        })
-        .collect();
-    table(
-        page,
-        &[
+        String::new()
+    } else if page.width.is_some_and(|width| width < ONE_LINE) {
+        table(
+            page,
+            &["run", "job", "outcome", "started", "on", "by"],
+            runs.iter().map(|r| narrow(page, r)).collect(),
+        )
+    } else {
+        let header = [
             "run", "job", "outcome", "started", "took", "host", "trigger", "who", "token",
-        ],
-        rows,
-    )
+        ];
+        table(page, &header, runs.iter().map(|r| wide(page, r)).collect())
+    }
 }
 
-fn started(page: &Page, run: &RunRecord) -> Words {
-    page.when(run.started).into()
+fn wide(page: &Page, run: &RunRecord) -> Vec<Words> {
+    vec![
+        run.run_id.short().into(),
+        run.job.as_str().into(),
+        outcome_cell(run),
+        page.when(run.started).into(),
+        duration(page, run).into(),
+        run.host.as_str().into(),
+        run.trigger.as_str().into(),
+        user(&run.who).into(),
+        token(run).into(),
+    ]
+}
+
+/// The same on two lines.
+fn narrow(page: &Page, run: &RunRecord) -> Vec<Words> {
+    let with = |first: String, word: &str, second: String| {
+        let second = (!second.is_empty()).then(|| format!("{word}{second}"));
+        Words::lines(
+            [Some(first), second].into_iter().flatten().collect(),
+            Tone::Plain,
+        )
+    };
+    let took = duration(page, run);
+    let took = (!took.is_empty()).then(|| format!("in {took}"));
+    vec![
+        run.run_id.short().into(),
+        run.job.as_str().into(),
+        Words::lines(
+            [Some(outcome(run)), took].into_iter().flatten().collect(),
+            tone(run.outcome),
+        ),
+        with(
+            page.short_stamp(run.started),
+            "",
+            page.distance(run.started),
+        ),
+        with(run.host.clone(), "token ", token(run)),
+        with(run.trigger.to_string(), "", user(&run.who)),
+    ]
 }
 
 /// `history --json`.

@@ -94,7 +94,8 @@ impl JobStatus {
         if state == State::Blocked {
             lines.push(format!("lock {} is held by job {}", self.lock, holder.job));
         }
-        lines.push(format!("since {}", page.when(holder.since)));
+        lines.push(format!("since {}", page.short_stamp(holder.since)));
+        lines.push(page.distance(holder.since));
         lines.push(format!(
             "on {}, pid {}",
             holder.place.host, holder.processes.front.pid
@@ -311,11 +312,11 @@ mod tests {
         for part in [
             "sync",
             "stopping",
-            "since 2026-11-22 08:56:40 (3 min ago)",
+            "since 2026-11-22 08:56:40, 3 min ago",
             "on blue, pid 7",
             "by root, startup",
-            "run 00ff00, token 5",
-            "heartbeat 2 s ago",
+            "run 00ff00, token 5, heartbeat",
+            "2 s ago",
             "stop asked 1 min ago by ann@green: wrong file",
             "25 h ago",
             "in 5 h",

@@ -1,10 +1,16 @@
 //! Tables for people: as wide as the terminal, wrapped and never cut; in a pipe a line for each row.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width};
 
 use super::Page;
 use super::text::visible;
+
+/// Columns between two columns.
+const GAP: u16 = 2;
+
+/// Longer words (a job's name can have 128 characters) may be broken.
+const LONGEST_WHOLE: usize = 16;
 
 /// What a text means, and so its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,12 +118,41 @@ pub fn table(page: &Page, header: &[&str], rows: Vec<Vec<Words>>) -> String {
         }));
     }
     let last = header.len() - 1;
+    let whole = page
+        .width
+        .map(|width| whole_words(&table, width))
+        .unwrap_or_default();
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i == last { 0 } else { 2 }));
+        let padding = if i == last { 0 } else { GAP };
+        column.set_padding((0, padding));
+        if let Some(&longest) = whole.get(i) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+                longest + padding,
+            )));
+        }
     }
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// How wide each column of `table` must be for its words to stay whole. Nothing if that is more than `width`:
+/// then some are broken.
+fn whole_words(table: &Table, width: u16) -> Vec<u16> {
+    let longest = |text: String| {
+        text.split_whitespace()
+            .map(|word| word.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let column = |i| {
+        let cells = table.column_cells_with_header_iter(i).flatten();
+        let words = cells.map(|cell| longest(cell.content())).max().unwrap_or(0);
+        u16::try_from(words.min(LONGEST_WHOLE)).unwrap_or(u16::MAX)
+    };
+    let columns: Vec<u16> = (0..table.column_iter().len()).map(column).collect();
+    let all: u16 = columns.iter().map(|w| w + GAP).sum();
+    if all <= width { columns } else { Vec::new() }
 }
 
 /// `name   value` lines: names in a column of their own, further lines of a value below its first.
@@ -171,6 +206,15 @@ mod tests {
         for word in ["abc123", "exit", "goes", "forty", "wide"] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
+    }
+
+    #[test]
+    fn words_stay_whole_where_there_is_room() {
+        let page = page(Some(60), false);
+        let long = "a very long reason ".repeat(10);
+        let row = vec!["succeeded".into(), "not-started".into(), long.into()];
+        let text = table(&page, &["one", "two", "three"], vec![row]);
+        assert!(text.contains("succeeded  not-started  a very"), "{text}");
     }
 
     #[test]
