@@ -3,6 +3,18 @@
 
 pub mod explain;
 pub mod generate;
+pub mod assert;
+pub mod check;
+pub mod doctor;
+pub mod history;
+pub mod logs;
+pub mod reading;
+pub mod rerun;
+pub mod run;
+pub mod show;
+pub mod status;
+pub mod stop;
+pub mod unlock;
 
 use std::ffi::OsStr;
 use std::path::Path;
