@@ -3,7 +3,8 @@
 use crate::clock::{Boot, Wall};
 use crate::exit;
 use crate::output::record::holder as holder_text;
-use crate::output::{Page, Zone};
+use crate::output::Page;
+use crate::schedule::Zone;
 use crate::plan::{Fresh, RunPlan, Wait};
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query};
 use crate::store::{Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open};
