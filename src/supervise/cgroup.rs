@@ -91,16 +91,15 @@ impl JobCgroup {
         self.0.to_string_lossy().into_owned()
     }
 
-    /// Makes it, and opens the file that a process writes `0` to in order to move in. `None`: not allowed here.
+    /// Makes it, and opens its folder for a process to be started in. `None`: not allowed here.
     pub fn make(&self) -> Option<fs::File> {
         fs::create_dir(&self.0).ok()?;
-        let procs = fs::OpenOptions::new().write(true).open(self.0.join("cgroup.procs"));
         // Without cgroup.kill (before Linux 5.14) it would be of no use.
-        let usable = procs.ok().filter(|_| self.0.join("cgroup.kill").exists());
-        if usable.is_none() {
+        let folder = fs::File::open(&self.0).ok().filter(|_| self.0.join("cgroup.kill").exists());
+        if folder.is_none() {
             self.remove();
         }
-        usable
+        folder
     }
 
     /// SIGKILL to every process in it, also to those that are being forked.

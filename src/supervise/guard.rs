@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
 use super::cgroup::JobCgroup;
 use super::messages::{Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
@@ -293,6 +294,9 @@ impl Guard<'_> {
     }
 
     fn see_to_leftovers(&mut self) {
+        if let Err(Errno::CHILD) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
+            return;
+        }
         match self.plan.leftovers {
             Leftovers::End if self.kill_at.is_none() => {
                 self.leaked = tree::terminate(&[], self.plan.signal);
