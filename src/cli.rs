@@ -503,3 +503,8 @@ pub fn signal(text: &str) -> Result<i32, String> {
         None => Err(format!("{text:?} is no signal that ends a job: write TERM, SIGTERM or 15")),
     }
 }
+
+/// The name of a signal that [`signal`] knows by name, without `SIG`.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    SIGNALS.iter().find(|&&(_, known)| known == number).map(|&(name, _)| name)
+}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use joblock::cli::mistakes::{self, Stop};
 use joblock::cli::{Cli, Verb};
 use joblock::store::StoreError;
-use joblock::exit;
+use joblock::{command, exit};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -33,7 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    let global = &cli.global;
     match &cli.verb {
+        Verb::Run(args) if args.explain => command::explain::run(args, global),
+        Verb::Generate(args) => command::generate::run(args, global),
         other => anyhow::bail!("{} is not there yet", other.name()),
     }
 }

@@ -50,7 +50,7 @@ fn check(args: &CheckArgs, global: &Global) -> anyhow::Result<Vec<Checked>> {
 
 fn check_one(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<Checked> {
     let declared = reading.job(job);
-    let lock = look.lock_of(job, declared.and_then(|j| j.lock.as_ref()).map(|at| &at.value))?;
+    let lock = reading.lock_of(job)?;
     let runs = look.telling(job)?;
     let newest = look.newest(job)?;
     let seen = look.lock(&lock)?;

@@ -42,7 +42,7 @@ fn all(reading: &Reading, look: &Look<'_>) -> anyhow::Result<Vec<String>> {
 
 fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobStatus> {
     let declared = reading.job(job);
-    let lock = look.lock_of(job, declared.and_then(|j| j.lock.as_ref()).map(|at| &at.value))?;
+    let lock = reading.lock_of(job)?;
     let schedule = declared.and_then(|j| j.schedule.as_ref()).map(|at| &at.value);
     Ok(JobStatus {
         job: job.to_owned(),

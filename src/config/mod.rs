@@ -111,14 +111,14 @@ pub struct Notify {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// It can't be read.
-    #[error("can't read the jobs file {}{named_by}: {source}", path.display())]
+    #[error("can't read the jobs file {}{named_by}: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// ` (named by …)`, or nothing.
         named_by: &'static str,
         /// The system's word.
-        source: io::Error,
+        why: io::Error,
     },
     /// Something in it is wrong.
     #[error("{}:{line}: {message}", path.display())]
@@ -155,7 +155,7 @@ pub fn load(option: Option<&Path>, variable: Option<&OsStr>, euid: u32) -> Resul
     match read_text(path, euid) {
         Ok(text) => JobsFile::parse(path, &text).map(Some),
         Err(Trouble::Io(e)) if named_by.is_empty() && e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(Trouble::Io(source)) => Err(ConfigError::Unreadable { path: path.to_owned(), named_by, source }),
+        Err(Trouble::Io(why)) => Err(ConfigError::Unreadable { path: path.to_owned(), named_by, why }),
         Err(Trouble::Untrusted { at, who }) => Err(ConfigError::Untrusted { path: path.to_owned(), at, who }),
     }
 }
