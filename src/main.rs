@@ -37,6 +37,15 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.verb {
         Verb::Run(args) if args.explain => command::explain::run(args, global),
         Verb::Generate(args) => command::generate::run(args, global),
+        Verb::Status(args) => command::status::run(args, global),
+        Verb::History(args) => command::history::run(args, global),
+        Verb::Show(args) => command::show::run(args, global),
+        Verb::Logs(args) => command::logs::run(args, global),
+        Verb::Stop(args) => command::stop::run(args, global),
+        Verb::Unlock(args) => command::unlock::run(args, global),
+        Verb::Assert(args) => command::assert::run(args, global),
+        Verb::Check(args) => command::check::run(args, global),
+        Verb::Doctor(args) => command::doctor::run(args, global),
         other => anyhow::bail!("{} is not there yet", other.name()),
     }
 }
