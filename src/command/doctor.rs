@@ -8,7 +8,7 @@ use crate::config::DEFAULT_PATH;
 use crate::exit;
 use crate::output::doctor::{DoctorJson, text, worst};
 use crate::output::{Page, json, print};
-use crate::store::{About, Finding, Level};
+use crate::store::{About, Finding, Level, Purpose};
 
 /// Runs it.
 pub fn run(args: &DoctorArgs, global: &Global) -> anyhow::Result<u8> {
@@ -38,7 +38,7 @@ fn examine(global: &Global, findings: &mut Vec<Finding>) -> Option<About> {
         None => found(Level::Ok, "jobs file", format!("none: no --config, no $JOBLOCK_CONFIG, no {DEFAULT_PATH}")),
     }
     found(Level::Ok, "which store", format!("named by {}", setting.store.source));
-    match Reading::of(setting) {
+    match Reading::of(setting, Purpose::Read) {
         Ok(reading) => {
             findings.extend(reading.store().probe());
             Some(reading.store().about())

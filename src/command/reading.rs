@@ -48,14 +48,19 @@ pub struct Held {
 }
 
 impl Reading {
-    /// Opens the store that is meant; it is not created.
+    /// Opens the store that is meant, to look; it is not created.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
-        Self::of(Setting::read(global)?)
+        Self::of(Setting::read(global)?, Purpose::Read)
+    }
+
+    /// Opens the store that is meant, to ask something of a holder.
+    pub fn open_to_request(global: &Global) -> anyhow::Result<Self> {
+        Self::of(Setting::read(global)?, Purpose::Request)
     }
 
     /// Opens the store of a setting that was read before.
-    pub fn of(setting: Setting) -> anyhow::Result<Self> {
-        let store = store::open(&setting.store.url, Purpose::Read, setting.store.pinned.as_deref())?;
+    pub fn of(setting: Setting, purpose: Purpose) -> anyhow::Result<Self> {
+        let store = store::open(&setting.store.url, purpose, setting.store.pinned.as_deref())?;
         let here = Place::here();
         Ok(Reading { store, jobs_file: setting.file, tree: Tree::new(here.clone()), here, now: Wall::now() })
     }
@@ -65,7 +70,7 @@ impl Reading {
         let environment = Environment::read();
         let named = global.store.as_ref().or(environment.store.as_ref());
         let store = plan::locate_store(named.map(AsRef::as_ref), None, &environment)?;
-        Self::of(Setting { environment, file: None, store })
+        Self::of(Setting { environment, file: None, store }, Purpose::Read)
     }
 
     /// The store.

@@ -191,6 +191,18 @@ pub struct End {
     pub note: Option<String>,
 }
 
+impl End {
+    /// The record of a run that ended so.
+    pub fn of(&self, record: &RunRecord, token: Token) -> RunRecord {
+        RunRecord {
+            token: Some(token),
+            outcome: self.outcome,
+            end: Some(self.clone()),
+            ..record.clone()
+        }
+    }
+}
+
 /// What became of an attempt that never ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempted {
@@ -200,6 +212,19 @@ pub struct Attempted {
     pub held_by: Option<Holder>,
     /// A word more for people.
     pub note: Option<String>,
+}
+
+impl Attempted {
+    /// The record of an attempt that ended so.
+    pub fn of(&self, record: &RunRecord) -> RunRecord {
+        let note = self.note.clone().or_else(|| record.note.clone());
+        RunRecord {
+            outcome: self.outcome,
+            held_by: self.held_by.clone(),
+            note,
+            ..record.clone()
+        }
+    }
 }
 
 /// The kept output of a run: the last bytes of it, as they came.
@@ -228,4 +253,7 @@ pub struct Query {
     pub host: Option<String>,
     /// Asked for by this.
     pub trigger: Option<Trigger>,
+    /// Tells whether a holder's processes live, for holders whose pids can be compared with ours. Without it, and for
+    /// all others, heartbeats tell.
+    pub alive: Option<fn(&Holder) -> Option<bool>>,
 }
