@@ -12,15 +12,25 @@ use crate::guess::did_you_mean;
 use crate::name::{LockName, RunId};
 use crate::store::record::{Outcome, Query, RunRecord};
 use crate::store::{Holder, Observed, Store, StoreError};
+use crate::supervise::tree::Tree;
 use crate::verdict::TELLING;
 
-/// Says whether a holder's own processes are alive; `None` if that can't be seen from here.
-pub type Alive<'a> = dyn Fn(&Holder) -> Option<bool> + 'a;
+/// What this machine can see of a run's processes.
+pub trait Sees {
+    /// Whether any of the holder's own three processes is alive; `None` if that can't be seen from here.
+    fn alive(&self, holder: &Holder) -> Option<bool>;
+}
+
+impl Sees for Tree {
+    fn alive(&self, holder: &Holder) -> Option<bool> {
+        Tree::alive(self, holder)
+    }
+}
 
 /// A store, looked at from this machine.
 pub struct Look<'a> {
     store: &'a dyn Store,
-    alive: &'a Alive<'a>,
+    here: &'a dyn Sees,
 }
 
 /// How many telling runs of a job are read to find its last success.
@@ -28,8 +38,8 @@ const TELLING_LIMIT: usize = 50;
 
 impl<'a> Look<'a> {
     /// At `store`.
-    pub fn new(store: &'a dyn Store, alive: &'a Alive<'a>) -> Self {
-        Look { store, alive }
+    pub fn new(store: &'a dyn Store, here: &'a dyn Sees) -> Self {
+        Look { store, here }
     }
 
     /// The rows that `query` asks for, newest first; one whose processes are known to be gone comes as `abandoned`.
@@ -79,12 +89,12 @@ impl<'a> Look<'a> {
             .inspect(&run.lock)?
             .holder
             .filter(|holder| holder.run_id == run.run_id);
-        Ok(holder.is_some_and(|holder| (self.alive)(&holder) == Some(false)))
+        Ok(holder.is_some_and(|holder| self.here.alive(&holder) == Some(false)))
     }
 
     /// Whether the processes of `holder` are gone, as far as this machine can see.
     pub fn is_gone(&self, holder: &Holder) -> bool {
-        (self.alive)(holder) == Some(false)
+        self.here.alive(holder) == Some(false)
     }
 
     /// The newest runs of `job` that say something of it, newest first.
@@ -262,6 +272,14 @@ mod tests {
         }
     }
 
+    struct Says(Option<bool>);
+
+    impl Sees for Says {
+        fn alive(&self, _: &Holder) -> Option<bool> {
+            self.0
+        }
+    }
+
     const NO_WRITER: &str = "a look writes nothing";
 
     impl Locks for Fake {
@@ -358,7 +376,7 @@ mod tests {
         #[case] outcome: Outcome,
     ) {
         let fake = Fake::new(vec![running()]);
-        let alive = |_: &Holder| alive;
+        let alive = Says(alive);
         let runs = Look::new(&fake, &alive)
             .runs(&Query::default())
             .expect("rows");
@@ -372,7 +390,7 @@ mod tests {
             ends_at_look: 2,
             ..Fake::new(vec![running()])
         };
-        let runs = Look::new(&fake, &|_| Some(false))
+        let runs = Look::new(&fake, &Says(Some(false)))
             .runs(&Query::default())
             .expect("rows");
         assert_ne!(runs[0].outcome, Outcome::Abandoned);
@@ -387,7 +405,7 @@ mod tests {
         ];
         let fake = Fake::new(rows);
         let target: Target = target.parse().expect("a target");
-        match Look::new(&fake, &|_| None).find(&target, &["nightly"]) {
+        match Look::new(&fake, &Says(None)).find(&target, &["nightly"]) {
             Ok(Found::One(run)) => Ok(vec![run.run_id.to_string()]),
             Ok(Found::Several(runs)) => Ok(runs.iter().map(|r| r.run_id.to_string()).collect()),
             Err(error) => Err(error.to_string()),

@@ -50,10 +50,9 @@ fn check(args: &CheckArgs, global: &Global) -> anyhow::Result<Vec<Checked>> {
 
 fn check_one(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<Checked> {
     let declared = reading.job(job);
-    let lock = look.lock_of(job, declared.and_then(|j| j.lock.as_ref()).map(|at| &at.value))?;
     let runs = look.telling(job)?;
     let newest = look.newest(job)?;
-    let seen = look.lock(&lock)?;
+    let seen = look.lock(&reading.lock_of(job)?)?;
     let held = seen.as_ref().filter(|s| s.holder.as_ref().is_some_and(|holder| holder.job == job));
     let grace_ago = Wall(reading.now.0 - i64::try_from(GRACE.as_millis())?);
     let facts = Facts {

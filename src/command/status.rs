@@ -13,17 +13,17 @@ use crate::output::{Page, doctor, json, print};
 pub fn run(args: &StatusArgs, global: &Global) -> anyhow::Result<u8> {
     let reading = Reading::open(global)?;
     let look = reading.look();
-    let named: Vec<String> = args.jobs.iter().map(|job| job.as_str().to_owned()).collect();
-    for job in &named {
-        look.known(job, &reading.declared())?;
+    for job in &args.jobs {
+        look.known(job.as_str(), &reading.declared())?;
     }
-    let names = if named.is_empty() { all(&reading, &look)? } else { named.clone() };
-    let jobs = names.iter().map(|job| status(&reading, &look, job)).collect::<anyhow::Result<Vec<_>>>()?;
+    let asked: Vec<String> = args.jobs.iter().map(|job| job.as_str().to_owned()).collect();
+    let listed = if asked.is_empty() { all(&reading, &look)? } else { asked };
+    let jobs = listed.iter().map(|job| status(&reading, &look, job)).collect::<anyhow::Result<Vec<_>>>()?;
     let about = reading.store().about();
     let page = Page::of_stdout(reading.now);
     let answer = if args.json {
         json::document(StatusJson::new(&about, &jobs, page.now))?
-    } else if named.is_empty() {
+    } else if args.jobs.is_empty() {
         text(&page, &about, &jobs)
     } else {
         let lists: Vec<String> = jobs.iter().map(|job| detail(&page, job)).collect();
@@ -33,7 +33,7 @@ pub fn run(args: &StatusArgs, global: &Global) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-/// Those of the jobs file in its order, then the others with a history.
+/// Those of the jobs file and those with a history, by name.
 fn all(reading: &Reading, look: &Look<'_>) -> anyhow::Result<Vec<String>> {
     let mut jobs: BTreeSet<String> = look.jobs()?.into_iter().collect();
     jobs.extend(reading.declared().into_iter().map(str::to_owned));
@@ -42,12 +42,12 @@ fn all(reading: &Reading, look: &Look<'_>) -> anyhow::Result<Vec<String>> {
 
 fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobStatus> {
     let declared = reading.job(job);
-    let lock = look.lock_of(job, declared.and_then(|j| j.lock.as_ref()).map(|at| &at.value))?;
+    let name = reading.lock_of(job)?;
     let schedule = declared.and_then(|j| j.schedule.as_ref()).map(|at| &at.value);
     Ok(JobStatus {
         job: job.to_owned(),
-        seen: look.lock(&lock)?,
-        lock: lock.into(),
+        seen: look.lock(&name)?,
+        lock: name.into(),
         last: look.last_run(job)?,
         last_success: look.last_success(job)?,
         next_due: schedule.and_then(|s| s.next_due(reading.now)),

@@ -11,9 +11,9 @@ use crate::vigil::Sight;
 
 /// Runs it.
 pub fn run(args: &StopArgs, global: &Global) -> anyhow::Result<u8> {
-    let reading = Reading::open_to_write(global)?;
+    let reading = Reading::open_to_request(global)?;
     let job = args.job.as_str();
-    let Some(held) = reading.held_by_job(job)? else {
+    let Some(held) = reading.held(job)?.filter(|held| held.holder.job == job) else {
         say(format_args!("{job} is not running: there is nothing to stop"));
         return Ok(exit::OK);
     };

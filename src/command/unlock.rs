@@ -11,7 +11,7 @@ use crate::vigil::Sight;
 
 /// Runs it.
 pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
-    let reading = Reading::open_to_write(global)?;
+    let reading = Reading::open_to_request(global)?;
     let job = args.job.as_str();
     let Some(held) = reading.held(job)? else {
         say(format_args!("nobody has the lock of {job}"));

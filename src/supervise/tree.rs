@@ -77,6 +77,11 @@ impl Tree {
             .then(|| [three.front, three.keeper, three.guard].into_iter().any(process::is_alive))
     }
 
+    /// What is left of `holder`'s job here, for people: pids, names and states. The run's own processes are not among them.
+    pub fn left(&self, holder: &Holder) -> Vec<String> {
+        names(&Self::leftovers(holder, None))
+    }
+
     fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> Vec<Stat> {
         let own = process::own().pid;
         let marked = |pid| process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str());
@@ -86,6 +91,10 @@ impl Tree {
             .filter(|p| p.is_alive() && p.id.pid != own && (marked(p.id.pid) || holds(p.id.pid)))
             .collect()
     }
+}
+
+fn names(processes: &[Stat]) -> Vec<String> {
+    processes.iter().map(|p| format!("pid {} ({}, state {})", p.id.pid, p.name, p.state)).collect()
 }
 
 impl Clearing for Tree {
@@ -118,10 +127,7 @@ impl Tree {
                 }
             }
             if !waited || Boot::now() >= deadline {
-                let left: Vec<String> = Self::leftovers(holder, file)
-                    .iter()
-                    .map(|p| format!("pid {} ({}, state {})", p.id.pid, p.name, p.state))
-                    .collect();
+                let left = names(&Self::leftovers(holder, file));
                 return if left.is_empty() { Cleared::Gone { ended } } else { Cleared::Stuck(left.join(", ")) };
             }
         }
