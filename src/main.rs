@@ -47,8 +47,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Verb::Assert(args) => command::assert::run(args, global),
         Verb::Check(args) => command::check::run(args, global),
         Verb::Doctor(args) => command::doctor::run(args, global),
-        Verb::Init(args) => command::init::run(args, global),
         Verb::Generate(args) => command::generate::run(args, global),
+        other @ Verb::Init(_) => anyhow::bail!("{} is not there yet", other.name()),
     }
 }
 
@@ -60,5 +60,8 @@ fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
 
 /// `joblock history | head`: whoever stopped reading has what they wanted.
 fn reader_is_gone(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

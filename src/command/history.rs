@@ -8,6 +8,7 @@ use crate::exit;
 use crate::output::history::{HistoryJson, text};
 use crate::output::{Page, json, print, say};
 use crate::store::record::Query;
+use crate::supervise::tree::alive_here;
 
 /// Runs it.
 pub fn run(args: &HistoryArgs, global: &Global) -> anyhow::Result<u8> {
@@ -37,5 +38,6 @@ fn query(args: &HistoryArgs, reading: &Reading) -> Query {
         outcomes: args.outcomes.clone(),
         host: args.host.clone(),
         trigger: args.trigger,
+        alive: Some(alive_here),
     }
 }

@@ -15,7 +15,12 @@ use crate::supervise::front;
 /// Runs it.
 pub fn run(args: &RunArgs, global: &Global) -> anyhow::Result<u8> {
     let setting = Setting::read(global)?;
-    let planned = plan::plan(args, setting.file.as_ref(), setting.store, &setting.environment)?;
+    let planned = plan::plan(
+        args,
+        setting.file.as_ref(),
+        setting.store,
+        &setting.environment,
+    )?;
     start(&planned, &setting.environment)
 }
 
@@ -31,17 +36,29 @@ pub fn start(planned: &Planned, environment: &Environment) -> anyhow::Result<u8>
 /// The folder of a store that nobody named is made at its first use; one that somebody named must be there, or the
 /// jobs of a night without its mount would all lock an empty folder.
 fn make_default_folder(store: &StoreUrl, users_own: bool) -> Result<(), StoreError> {
-    let StoreUrl::Sqlite { path, .. } = store else { return Ok(()) };
+    let StoreUrl::Sqlite { path, .. } = store else {
+        return Ok(());
+    };
     let folder = path.parent().unwrap_or(Path::new("/"));
     if folder.is_dir() {
         return Ok(());
     }
     let mode = if users_own { 0o700 } else { 0o750 };
-    fs::DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(|error| {
-        StoreError::Unusable(format!("{} can't be made: {error}; name another store with --store", folder.display()))
-    })?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(folder)
+        .map_err(|error| {
+            StoreError::Unusable(format!(
+                "{} can't be made: {error}; name another store with --store",
+                folder.display()
+            ))
+        })?;
     if users_own && io::IsTerminal::is_terminal(&io::stderr()) {
-        say(format_args!("locks and history are kept in {}", path.display()));
+        say(format_args!(
+            "locks and history are kept in {}",
+            path.display()
+        ));
     }
     Ok(())
 }

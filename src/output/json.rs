@@ -100,7 +100,10 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
             host: &run.host,
             boot_id: &run.boot_id,
             container: run.container.as_deref(),
-            cgroup: run.oom_counters.first().map(|c| c.folder.to_string_lossy().into_owned()),
+            cgroup: run
+                .oom_counters
+                .first()
+                .map(|c| c.folder.to_string_lossy().into_owned()),
             oom_kills_before: run.oom_counters.first().map(|c| c.kills),
             pid: run.pid,
             command: run

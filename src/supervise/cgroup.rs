@@ -28,13 +28,16 @@ impl Seen {
     /// The folder of the cgroup that counts this process's memory.
     pub fn memory(&self) -> Option<PathBuf> {
         // Version 1 first: where its memory controller is mounted, version 2 has none.
-        self.folder(|c| c.split(',').any(|c| c == "memory"), "cgroup", "memory").or_else(|| self.version_2())
+        self.folder(|c| c.split(',').any(|c| c == "memory"), "cgroup", "memory")
+            .or_else(|| self.version_2())
     }
 
     /// A container's id: the 64 hexadecimal digits that engines put into the cgroup's path or, where a cgroup namespace
     /// hides that, into the paths of what they mount.
     pub fn container(&self) -> Option<String> {
-        [&self.cgroups, &self.mounts].into_iter().find_map(|text| container_id(text))
+        [&self.cgroups, &self.mounts]
+            .into_iter()
+            .find_map(|text| container_id(text))
     }
 
     fn version_2(&self) -> Option<PathBuf> {
@@ -47,7 +50,9 @@ impl Seen {
             let (controllers, path) = (fields.next()?, fields.next()?);
             wanted(controllers).then_some(path)
         })?;
-        self.mounts.lines().find_map(|line| below_mount(line, kind, option, path))
+        self.mounts
+            .lines()
+            .find_map(|line| below_mount(line, kind, option, path))
     }
 }
 
@@ -57,17 +62,24 @@ fn below_mount(line: &str, kind: &str, option: &str, path: &str) -> Option<PathB
     let mount: Vec<&str> = mount.split(' ').collect();
     let source: Vec<&str> = source.split(' ').collect();
     let (root, point) = (mount.get(3)?, mount.get(4)?);
-    if source.first() != Some(&kind) || !(option.is_empty() || source.get(2)?.split(',').any(|o| o == option)) {
+    if source.first() != Some(&kind)
+        || !(option.is_empty() || source.get(2)?.split(',').any(|o| o == option))
+    {
         return None;
     }
     // In a container, the mount's root is the container's own cgroup, and the path may be seen from the host's root.
-    let below = path.strip_prefix(root).filter(|_| *root != "/").unwrap_or(path);
+    let below = path
+        .strip_prefix(root)
+        .filter(|_| *root != "/")
+        .unwrap_or(path);
     Some(Path::new(point).join(below.trim_start_matches('/')))
 }
 
 fn container_id(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric())
-        .find(|word| word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        .find(|word| {
+            word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
         .map(str::to_owned)
 }
 
@@ -95,7 +107,9 @@ impl JobCgroup {
     pub fn make(&self) -> Option<fs::File> {
         fs::create_dir(&self.0).ok()?;
         // Without cgroup.kill (before Linux 5.14) it would be of no use.
-        let folder = fs::File::open(&self.0).ok().filter(|_| self.0.join("cgroup.kill").exists());
+        let folder = fs::File::open(&self.0)
+            .ok()
+            .filter(|_| self.0.join("cgroup.kill").exists());
         if folder.is_none() {
             self.remove();
         }
@@ -104,14 +118,18 @@ impl JobCgroup {
 
     /// SIGKILL to every process in it, also to those that are being forked.
     pub fn kill(&self) {
-        if let Ok(mut kill) = fs::OpenOptions::new().write(true).open(self.0.join("cgroup.kill")) {
+        if let Ok(mut kill) = fs::OpenOptions::new()
+            .write(true)
+            .open(self.0.join("cgroup.kill"))
+        {
             let _ = kill.write_all(b"1");
         }
     }
 
     /// Whether a process is in it, or below it.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+        fs::read_to_string(self.0.join("cgroup.events"))
+            .is_ok_and(|events| events.contains("populated 1"))
     }
 
     /// Kills and waits until nobody is in it, at most until `deadline`; says whether nobody is.
@@ -142,16 +160,37 @@ mod tests {
     #[test]
     fn a_container_id_is_found_in_a_cgroup_path() {
         let id = "3f".repeat(32);
-        assert_eq!(container_id(&format!("0::/system.slice/docker-{id}.scope")), Some(id));
+        assert_eq!(
+            container_id(&format!("0::/system.slice/docker-{id}.scope")),
+            Some(id)
+        );
         assert_eq!(container_id("0::/user.slice/user-1000.slice"), None);
     }
 
     #[rstest]
-    #[case::version_2("0::/system.slice/cron.service", "31 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "/sys/fs/cgroup/system.slice/cron.service")]
-    #[case::version_1("4:memory:/jobs\n0::/", "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory", "/sys/fs/cgroup/memory/jobs")]
-    #[case::container("4:memory:/docker/abc", "31 23 0:27 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory", "/sys/fs/cgroup/memory")]
+    #[case::version_2(
+        "0::/system.slice/cron.service",
+        "31 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+        "/sys/fs/cgroup/system.slice/cron.service"
+    )]
+    #[case::version_1(
+        "4:memory:/jobs\n0::/",
+        "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "/sys/fs/cgroup/memory/jobs"
+    )]
+    #[case::container(
+        "4:memory:/docker/abc",
+        "31 23 0:27 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "/sys/fs/cgroup/memory"
+    )]
     fn a_cgroup_is_found(#[case] cgroups: &str, #[case] mounts: &str, #[case] expected: &str) {
-        assert_eq!(Seen { cgroups: cgroups.into(), mounts: mounts.into() }.memory(), Some(PathBuf::from(expected)));
+        assert_eq!(
+            Seen {
+                cgroups: cgroups.into(),
+                mounts: mounts.into()
+            }
+            .memory(),
+            Some(PathBuf::from(expected))
+        );
     }
-
 }

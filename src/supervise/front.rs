@@ -11,7 +11,8 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use super::cgroup::{JobCgroup, Seen};
 use super::messages::{
-    Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received, Status, Word,
+    Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received,
+    Status, Word,
 };
 use super::pump::{Pump, Streams};
 use super::signals::{self, Arrived, Signals};
@@ -44,7 +45,11 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
     let cgroup = cgroups.and_then(|seen| JobCgroup::of(&record.run_id, &seen));
     let on_terminal = has_terminal();
     let streams = Streams::open(plan.capture.is_some())?;
-    let tail = if streams.pumps.is_empty() { None } else { plan.capture.map(TailFile::new).transpose()? };
+    let tail = if streams.pumps.is_empty() {
+        None
+    } else {
+        plan.capture.map(TailFile::new).transpose()?
+    };
 
     let (front_to_guard, guard_to_front) = Channel::pair()?;
     let (front_to_keeper, keeper_to_front) = Channel::pair()?;
@@ -77,14 +82,27 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
         signals::ignore_all();
         if let Some((front, guard, tail)) = for_keeper.take() {
             let own = process::own();
-            let front_id = process::identify(rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get()));
-            let processes = Processes { front: front_id, keeper: own, guard: guard_id };
+            let front_id = process::identify(
+                rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get()),
+            );
+            let processes = Processes {
+                front: front_id,
+                keeper: own,
+                guard: guard_id,
+            };
             let holder = origin::holder(&record, &place, processes, cgroup.as_ref());
-            keeper::run(plan, record.clone(), holder, keeper::Sides { front, guard, tail });
+            keeper::run(
+                plan,
+                record.clone(),
+                holder,
+                keeper::Sides { front, guard, tail },
+            );
         }
     })?;
     let tail = for_keeper.take().and_then(|(_, _, tail)| tail);
-    let Some((to_guard, to_keeper, pumps, signals)) = front_only.take() else { return Ok(exit::OWN_FAILURE) };
+    let Some((to_guard, to_keeper, pumps, signals)) = front_only.take() else {
+        return Ok(exit::OWN_FAILURE);
+    };
     let front = Front {
         plan,
         record,
@@ -125,7 +143,12 @@ fn answer_by(plan: &RunPlan) -> Option<Boot> {
 
 /// Whether there is a controlling terminal, so that a shell may be doing job control (tty(4)).
 fn has_terminal() -> bool {
-    rustix::fs::open("/dev/tty", OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).is_ok()
+    rustix::fs::open(
+        "/dev/tty",
+        OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .is_ok()
 }
 
 struct Front<'a> {
@@ -200,13 +223,19 @@ impl Front<'_> {
             self.finished = true;
         }
         let guard_is_done = self.guard_reaped || !self.finished;
-        (self.finished && guard_is_done && self.pumps.iter().all(Pump::is_done)).then(|| self.exit_code(&ended))
+        (self.finished && guard_is_done && self.pumps.iter().all(Pump::is_done))
+            .then(|| self.exit_code(&ended))
     }
 
     fn without_a_grant(&mut self) -> Option<u8> {
         if self.keeper_gone {
-            self.error("the keeper, joblock's process at the store, was killed: the job was not started");
-            return Some(self.cancelled.map_or(exit::OWN_FAILURE, |signal| self.die_of(signal)));
+            self.error(
+                "the keeper, joblock's process at the store, was killed: the job was not started",
+            );
+            return Some(
+                self.cancelled
+                    .map_or(exit::OWN_FAILURE, |signal| self.die_of(signal)),
+            );
         }
         if self.give_up.is_some_and(|at| Boot::now() >= at) {
             self.error("the store does not answer: the job was not started; is its file system mounted and alive?");
@@ -220,7 +249,11 @@ impl Front<'_> {
     fn exit_code(&self, ended: &Ended) -> u8 {
         if ended.cause == Some(Cause::TimeLimit) {
             let limit = self.plan.time_limit.unwrap_or_default();
-            self.error(&format!("{} ran over its time limit of {} and was ended", self.plan.job, crate::duration::text(limit)));
+            self.error(&format!(
+                "{} ran over its time limit of {} and was ended",
+                self.plan.job,
+                crate::duration::text(limit)
+            ));
         }
         if let Status::NotExecuted(errno) = ended.status {
             self.explain_not_executed(errno);
@@ -247,7 +280,9 @@ impl Front<'_> {
         let program = self.plan.command[0].to_string_lossy();
         let why = io::Error::from_raw_os_error(errno);
         let hint = if self.plan.command.len() == 1 && program.contains(char::is_whitespace) {
-            format!("; one word with spaces is one program name: did you mean `-- sh -c '{program}'`?")
+            format!(
+                "; one word with spaces is one program name: did you mean `-- sh -c '{program}'`?"
+            )
         } else {
             String::new()
         };
@@ -256,10 +291,17 @@ impl Front<'_> {
 
     fn sleep(&self) {
         let sweeping = self.ended.is_none() && self.guard_gone && self.token.is_some();
-        let waiting_for_store = if self.token.is_none() || self.ended.is_some() { self.give_up } else { None };
+        let waiting_for_store = if self.token.is_none() || self.ended.is_some() {
+            self.give_up
+        } else {
+            None
+        };
         let again = sweeping.then(|| Boot::now() + AGAIN);
         self.alarm.set(again.or(waiting_for_store));
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.alarm, PollFlags::IN),
+        ];
         if !self.guard_gone {
             fds.push(PollFd::new(&self.guard, PollFlags::IN));
         }
@@ -313,7 +355,11 @@ impl Front<'_> {
     /// The shell waits for a stop of its child, which is front. Comes back when the shell continues it.
     fn stop_with_the_job(&mut self, signal: i32) {
         if self.on_terminal {
-            signals::take(if signal == libc::SIGSTOP { libc::SIGTSTP } else { signal });
+            signals::take(if signal == libc::SIGSTOP {
+                libc::SIGTSTP
+            } else {
+                signal
+            });
             self.guard.send(&FrontToGuard::Signal(libc::SIGCONT), None);
         }
     }
@@ -378,12 +424,15 @@ impl Front<'_> {
             let ended = Ended {
                 status: self.job_status.unwrap_or(Status::Unknown),
                 cause: Some(Cause::GuardGone),
-                duration: crate::clock::Wall::now().since(self.record.started).unwrap_or_default(),
+                duration: crate::clock::Wall::now()
+                    .since(self.record.started)
+                    .unwrap_or_default(),
                 leaked: 0,
                 peak_memory_kib: 0,
                 cpu: Duration::ZERO,
             };
-            self.keeper.send(&FrontToKeeper::TreeGone(ended.clone()), None);
+            self.keeper
+                .send(&FrontToKeeper::TreeGone(ended.clone()), None);
             self.guard_reaped = true;
             self.ended = Some(ended);
         }
@@ -407,14 +456,20 @@ impl Front<'_> {
         self.finished = true;
         let Some(token) = self.token else { return };
         let recorded = fork(|| {
-            let word = match keeper::record_end(self.plan, &self.record, token, ended, self.tail.as_ref()) {
-                Ok(Recorded::Stored) => return,
-                Ok(Recorded::Spooled { why, file }) => keeper::spooled(&why, &file.display().to_string()),
-                Err(error) => keeper::lost_record(&error.to_string()),
-            };
+            let word =
+                match keeper::record_end(self.plan, &self.record, token, ended, self.tail.as_ref())
+                {
+                    Ok(Recorded::Stored) => return,
+                    Ok(Recorded::Spooled { why, file }) => {
+                        keeper::spooled(&why, &file.display().to_string())
+                    }
+                    Err(error) => keeper::lost_record(&error.to_string()),
+                };
             self.error(&word);
         });
-        let Ok(recorder) = recorded else { return self.error(&keeper::lost_record("no process for it")) };
+        let Ok(recorder) = recorded else {
+            return self.error(&keeper::lost_record("no process for it"));
+        };
         let give_up = Boot::now() + ANSWER;
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -430,14 +485,22 @@ impl Front<'_> {
 
     fn wait_for_a_child(&self, until: Boot) {
         self.alarm.set(Some(until));
-        let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)], None);
+        let _ = poll(
+            &mut [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&self.alarm, PollFlags::IN),
+            ],
+            None,
+        );
         while self.signals.next().is_some() {}
     }
 
     fn say(&self, word: &Word) {
         let wanted = match word.level {
             Level::Error => true,
-            Level::Person => self.plan.verbosity > 0 || (self.plan.verbosity == 0 && io::stderr().is_terminal()),
+            Level::Person => {
+                self.plan.verbosity > 0 || (self.plan.verbosity == 0 && io::stderr().is_terminal())
+            }
             Level::Detail => self.plan.verbosity > 0,
         };
         if wanted {
@@ -451,5 +514,8 @@ impl Front<'_> {
 }
 
 fn status_of(status: WaitStatus) -> Option<Status> {
-    status.exit_status().map(Status::Exited).or_else(|| status.terminating_signal().map(Status::Signaled))
+    status
+        .exit_status()
+        .map(Status::Exited)
+        .or_else(|| status.terminating_signal().map(Status::Signaled))
 }

@@ -13,11 +13,17 @@ use crate::store::record::{OomCounter, OutOfMemory};
 
 /// The counters that an OOM kill of this process would move, nearest first; none where no memory controller can be seen.
 pub fn counters(seen: &cgroup::Seen) -> Vec<OomCounter> {
-    let Some(own) = seen.memory() else { return Vec::new() };
+    let Some(own) = seen.memory() else {
+        return Vec::new();
+    };
     own.ancestors()
         .filter_map(|folder| {
             let kills = read(folder, folder == own)?;
-            Some(OomCounter { folder: folder.to_owned(), id: fs::metadata(folder).ok()?.ino(), kills })
+            Some(OomCounter {
+                folder: folder.to_owned(),
+                id: fs::metadata(folder).ok()?.ino(),
+                kills,
+            })
         })
         .collect()
 }
@@ -43,9 +49,14 @@ fn compare(before: Option<u64>, now: Option<u64>) -> OutOfMemory {
 
 fn read(folder: &Path, is_own: bool) -> Option<u64> {
     let version_2 = || fs::read_to_string(folder.join("memory.events")).ok();
-    let version_1 = || is_own.then(|| fs::read_to_string(folder.join("memory.oom_control")).ok()).flatten();
+    let version_1 = || {
+        is_own
+            .then(|| fs::read_to_string(folder.join("memory.oom_control")).ok())
+            .flatten()
+    };
     let text = version_2().or_else(version_1)?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -72,7 +83,11 @@ mod tests {
         let counter = |name: &str, kills: u64| {
             let folder = root.path().join(name);
             fs::create_dir_all(&folder).expect("mkdir");
-            fs::write(folder.join("memory.events"), format!("oom 9\noom_kill {kills}\n")).expect("write");
+            fs::write(
+                folder.join("memory.events"),
+                format!("oom 9\noom_kill {kills}\n"),
+            )
+            .expect("write");
             let id = fs::metadata(&folder).expect("stat").ino();
             OomCounter { folder, id, kills }
         };
@@ -80,7 +95,13 @@ mod tests {
         assert_eq!(verdict(&before), OutOfMemory::No);
         counter("pod/container", 1);
         assert_eq!(verdict(&before), OutOfMemory::Yes);
-        let reused = [OomCounter { id: before[0].id + 1, ..before[0].clone() }, before[1].clone()];
+        let reused = [
+            OomCounter {
+                id: before[0].id + 1,
+                ..before[0].clone()
+            },
+            before[1].clone(),
+        ];
         assert_eq!(verdict(&reused), OutOfMemory::No);
         fs::remove_dir_all(&before[0].folder).expect("remove");
         counter("pod", 4);

@@ -45,7 +45,11 @@ fn fork(child: impl FnOnce()) -> io::Result<Pid> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let code = if catch_unwind(AssertUnwindSafe(child)).is_ok() { exit::OK } else { exit::OWN_FAILURE };
+            let code = if catch_unwind(AssertUnwindSafe(child)).is_ok() {
+                exit::OK
+            } else {
+                exit::OWN_FAILURE
+            };
             // SAFETY: _exit(2) ends this process without running the exit handlers that belong to its parent.
             unsafe { libc::_exit(code.into()) }
         }

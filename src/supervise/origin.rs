@@ -39,7 +39,12 @@ pub fn describe(plan: &RunPlan, place: &Place, cgroups: Option<&Seen>) -> RunRec
 }
 
 /// What will stand in the store as the holder.
-pub fn holder(record: &RunRecord, place: &Place, processes: Processes, cgroup: Option<&JobCgroup>) -> Holder {
+pub fn holder(
+    record: &RunRecord,
+    place: &Place,
+    processes: Processes,
+    cgroup: Option<&JobCgroup>,
+) -> Holder {
     Holder {
         run_id: record.run_id.clone(),
         job: record.job.as_str().to_owned(),
@@ -58,7 +63,9 @@ pub fn who() -> Who {
     Who {
         uid,
         user: user_name(uid).unwrap_or_else(|| uid.to_string()),
-        sudo_user: std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()),
+        sudo_user: std::env::var("SUDO_USER")
+            .ok()
+            .filter(|user| !user.is_empty()),
         terminal: terminal(),
     }
 }
@@ -79,7 +86,11 @@ fn terminal() -> Option<String> {
         // SAFETY: a borrow for the length of two calls; a closed descriptor only makes them fail (Rust reopens 0 to 2 anyway).
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
         let name = rustix::termios::ttyname(fd, Vec::new()).ok()?;
-        Some(name.to_string_lossy().trim_start_matches("/dev/").to_owned())
+        Some(
+            name.to_string_lossy()
+                .trim_start_matches("/dev/")
+                .to_owned(),
+        )
     })
 }
 

@@ -42,7 +42,11 @@ impl Spawn<'_> {
     /// # Errors
     /// What execvp(3) or fork(2) failed with; `EINVAL` for an argument with a NUL byte.
     pub fn start(self) -> io::Result<Pid> {
-        let words = self.command.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>();
+        let words = self
+            .command
+            .iter()
+            .map(|word| CString::new(word.as_bytes()))
+            .collect::<Result<Vec<_>, _>>();
         let words = words.map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
         let mut argv: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
         argv.push(ptr::null());
@@ -54,7 +58,10 @@ impl Spawn<'_> {
         let child = Child {
             argv: &argv,
             parent: rustix::process::getpid(),
-            streams: self.streams.each_ref().map(|s| s.as_ref().map(AsRawFd::as_raw_fd)),
+            streams: self
+                .streams
+                .each_ref()
+                .map(|s| s.as_ref().map(AsRawFd::as_raw_fd)),
             lock: self.lock.map(|fd| fd.as_raw_fd()),
             own_group: self.own_group,
         };
@@ -65,7 +72,10 @@ impl Spawn<'_> {
         };
         drop(failed);
         let mut errno = [0; 4];
-        if matches!(retry_on_intr(|| rustix::io::read(&failure, &mut errno)), Ok(4)) {
+        if matches!(
+            retry_on_intr(|| rustix::io::read(&failure, &mut errno)),
+            Ok(4)
+        ) {
             let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
             return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
         }
@@ -85,7 +95,11 @@ unsafe fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
             args.flags = CLONE_INTO_CGROUP;
             args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
             args.cgroup = u64::from(folder.as_raw_fd().cast_unsigned());
-            libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw mut args,
+                size_of::<libc::clone_args>(),
+            )
         }
     };
     let mut pid = cgroup.map_or(-1, into_cgroup);
@@ -138,7 +152,11 @@ impl Child<'_> {
         }
         // SAFETY: dup2(2), fcntl(2) and close(2) on descriptors of this process, which is about to become the job.
         unsafe {
-            for (stream, fd) in self.streams.iter().zip([libc::STDOUT_FILENO, libc::STDERR_FILENO]) {
+            for (stream, fd) in self
+                .streams
+                .iter()
+                .zip([libc::STDOUT_FILENO, libc::STDERR_FILENO])
+            {
                 if let Some(stream) = *stream
                     && libc::dup2(stream, fd) == -1
                 {

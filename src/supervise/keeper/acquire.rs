@@ -2,12 +2,14 @@
 
 use crate::clock::{Boot, Wall};
 use crate::exit;
-use crate::output::record::holder as holder_text;
 use crate::output::Page;
+use crate::output::record::holder as holder_text;
+use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
-use crate::plan::{Fresh, RunPlan, Wait};
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query};
-use crate::store::{Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open};
+use crate::store::{
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open,
+};
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
 
@@ -35,7 +37,11 @@ struct Refusal {
 impl Keeper<'_> {
     /// Asks the store for everything, in the order in which it must be asked.
     pub fn acquire(&self) -> Verdict {
-        let store = match open(&self.plan.store, Purpose::Run, self.plan.store_id.as_deref()) {
+        let store = match open(
+            &self.plan.store,
+            Purpose::Run,
+            self.plan.store_id.as_deref(),
+        ) {
             Ok(store) => store,
             Err(error) => {
                 self.say(Level::Error, format!("{error}; the job was not started"));
@@ -46,8 +52,15 @@ impl Keeper<'_> {
             Ok(Ok(grant)) => Verdict::Granted(store, grant),
             Ok(Err(refusal)) => Verdict::NotRun(self.refuse(store.as_ref(), refusal)),
             Err(error) => {
-                let word = Word { level: Level::Error, text: format!("{error}; the job was not started") };
-                let refusal = Refusal { code: exit::STORE_UNUSABLE, record: Some((Outcome::NotStarted, None)), word };
+                let word = Word {
+                    level: Level::Error,
+                    text: format!("{error}; the job was not started"),
+                };
+                let refusal = Refusal {
+                    code: exit::STORE_UNUSABLE,
+                    record: Some((Outcome::NotStarted, None)),
+                    word,
+                };
                 Verdict::NotRun(self.refuse(store.as_ref(), refusal))
             }
         }
@@ -58,7 +71,11 @@ impl Keeper<'_> {
             return Ok(Err(refusal));
         }
         if let Some(word) = self.fresh(store)? {
-            return Ok(Err(Refusal { code: exit::OK, record: Some((Outcome::Fresh, None)), word }));
+            return Ok(Err(Refusal {
+                code: exit::OK,
+                record: Some((Outcome::Fresh, None)),
+                word,
+            }));
         }
         let grant = match self.try_lock(store)? {
             Ok(grant) => grant,
@@ -67,7 +84,11 @@ impl Keeper<'_> {
         // Another run may have succeeded between the first look and the grant.
         if let Some(word) = self.fresh(store)? {
             grant.release(&not_run(Outcome::Fresh), None)?;
-            return Ok(Err(Refusal { code: exit::OK, record: None, word }));
+            return Ok(Err(Refusal {
+                code: exit::OK,
+                record: None,
+                word,
+            }));
         }
         Ok(Ok(grant))
     }
@@ -86,7 +107,10 @@ impl Keeper<'_> {
             Wait::For(time) => Boot::now() + time,
             Wait::Forever => Boot(u64::MAX),
         };
-        self.say(Level::Person, format!("waiting for {}: {}", self.plan.lock, describe(&seen)));
+        self.say(
+            Level::Person,
+            format!("waiting for {}: {}", self.plan.lock, describe(&seen)),
+        );
         let cancelled = || self.is_cancelled();
         match store.try_acquire(&self.request(&cancelled), Some(until))? {
             Attempt::Granted(grant) if self.cancelled.get() => {
@@ -94,7 +118,9 @@ impl Keeper<'_> {
                 Ok(Err(interrupted(None)))
             }
             Attempt::Granted(grant) => Ok(Ok(grant)),
-            Attempt::Held(seen) if self.cancelled.get() => Ok(Err(interrupted(Some((Outcome::Cancelled, seen.holder))))),
+            Attempt::Held(seen) if self.cancelled.get() => {
+                Ok(Err(interrupted(Some((Outcome::Cancelled, seen.holder)))))
+            }
             Attempt::Held(seen) => Ok(Err(self.held(&seen))),
         }
     }
@@ -102,7 +128,10 @@ impl Keeper<'_> {
     fn request<'b>(&'b self, interrupted: &'b dyn Fn() -> bool) -> LockRequest<'b> {
         LockRequest {
             lock: self.plan.lock.clone(),
-            holder: Holder { since: Wall::now(), ..self.holder.clone() },
+            holder: Holder {
+                since: Wall::now(),
+                ..self.holder.clone()
+            },
             record: self.record.clone(),
             ttl: self.plan.ttl,
             clearing: &self.tree,
@@ -112,7 +141,9 @@ impl Keeper<'_> {
 
     /// Whether front was interrupted, or is gone.
     fn is_cancelled(&self) -> bool {
-        if let Received::Message(FrontToKeeper::Cancel(_), _) | Received::Gone = self.front.receive() {
+        if let Received::Message(FrontToKeeper::Cancel(_), _) | Received::Gone =
+            self.front.receive()
+        {
             self.cancelled.set(true);
         }
         self.cancelled.get()
@@ -123,11 +154,18 @@ impl Keeper<'_> {
         let advice = format!(
             "wait for it with `-w 1h`, see `joblock status {job}`, or end it with `joblock stop {job} --reason TEXT`"
         );
-        let text = format!("not started: the lock {} is held by {}; {advice}", self.plan.lock, describe(seen));
+        let text = format!(
+            "not started: the lock {} is held by {}; {advice}",
+            self.plan.lock,
+            describe(seen)
+        );
         Refusal {
             code: self.plan.conflict_exit_code,
             record: Some((Outcome::Refused, seen.holder.clone())),
-            word: Word { level: Level::Person, text },
+            word: Word {
+                level: Level::Person,
+                text,
+            },
         }
     }
 
@@ -135,10 +173,14 @@ impl Keeper<'_> {
     fn nested(&self, seen: &Observed) -> Option<Refusal> {
         let holder = seen.holder.as_ref()?;
         let is_of_holder = |pid| {
-            process::environment_value(pid, tree::MARK).is_some_and(|id| id == holder.run_id.as_str())
+            process::environment_value(pid, tree::MARK)
+                .is_some_and(|id| id == holder.run_id.as_str())
         };
         let front = self.holder.processes.front.pid;
-        let inside = is_of_holder(front) || process::ancestors(front).iter().any(|a| is_of_holder(a.id.pid));
+        let inside = is_of_holder(front)
+            || process::ancestors(front)
+                .iter()
+                .any(|a| is_of_holder(a.id.pid));
         inside.then(|| Refusal {
             code: exit::OWN_FAILURE,
             record: Some((Outcome::NotStarted, Some(holder.clone()))),
@@ -160,7 +202,12 @@ impl Keeper<'_> {
         if self.plan.lock_is_declared {
             return Ok(None);
         }
-        let query = Query { job: Some(self.plan.job.as_str().into()), limit: Some(1), outcomes: RAN.into(), ..Query::default() };
+        let query = Query {
+            job: Some(self.plan.job.as_str().into()),
+            limit: Some(1),
+            outcomes: RAN.into(),
+            ..Query::default()
+        };
         let last = store.runs(&query)?.into_iter().next();
         Ok(last.filter(|last| last.lock != self.plan.lock).map(|last| Refusal {
             code: exit::OWN_FAILURE,
@@ -179,9 +226,13 @@ impl Keeper<'_> {
     }
 
     fn fresh(&self, store: &dyn Store) -> Result<Option<Word>, StoreError> {
-        let Some(Fresh { within }) = self.plan.fresh else { return Ok(None) };
+        let Some(Fresh { within }) = self.plan.fresh else {
+            return Ok(None);
+        };
         let now = Wall::now();
-        let last = store.last_success(self.plan.job.as_str())?.filter(|last| last.0 <= now.0 + FUTURE);
+        let last = store
+            .last_success(self.plan.job.as_str())?
+            .filter(|last| last.0 <= now.0 + FUTURE);
         let fresh = last.filter(|last| now.since(*last).unwrap_or_default() < within);
         Ok(fresh.map(|last| Word {
             level: Level::Person,
@@ -193,8 +244,18 @@ impl Keeper<'_> {
         let Refusal { code, record, word } = refusal;
         if let Some((outcome, held_by)) = record {
             let note = (outcome != Outcome::Refused).then(|| word.text.clone());
-            if let Err(error) = store.attempted(&self.record, &Attempted { outcome, held_by, note }) {
-                self.say(Level::Error, format!("this attempt could not be recorded: {error}"));
+            if let Err(error) = store.attempted(
+                &self.record,
+                &Attempted {
+                    outcome,
+                    held_by,
+                    note,
+                },
+            ) {
+                self.say(
+                    Level::Error,
+                    format!("this attempt could not be recorded: {error}"),
+                );
             }
         }
         self.front.send(&FromKeeper::Say(word), None);
@@ -204,8 +265,15 @@ impl Keeper<'_> {
 
 /// Front knows the signal, and with it the exit code.
 fn interrupted(record: Option<(Outcome, Option<Holder>)>) -> Refusal {
-    let word = Word { level: Level::Detail, text: "interrupted while it waited for the lock".into() };
-    Refusal { code: exit::OWN_FAILURE, record, word }
+    let word = Word {
+        level: Level::Detail,
+        text: "interrupted while it waited for the lock".into(),
+    };
+    Refusal {
+        code: exit::OWN_FAILURE,
+        record,
+        word,
+    }
 }
 
 /// What counts as a run, of all that a history holds.
@@ -222,7 +290,12 @@ const RAN: [Outcome; 9] = [
 ];
 
 fn page() -> Page {
-    Page { now: Wall::now(), width: None, colour: false, zone: Zone::Local }
+    Page {
+        now: Wall::now(),
+        width: None,
+        colour: false,
+        zone: Zone::Local,
+    }
 }
 
 fn describe(seen: &Observed) -> String {

@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::memory;
 use super::messages::{
-    Cause, Channel, Deadline, Ended, FromGuard, FromKeeper, FrontToKeeper, Level, Received, Status, ToGuard, Word,
+    Cause, Channel, Deadline, Ended, FromGuard, FromKeeper, FrontToKeeper, Level, Received, Status,
+    ToGuard, Word,
 };
 use super::outcome;
 use super::tail::TailFile;
@@ -24,7 +25,9 @@ use crate::lease::timing::Timing;
 use crate::name::Token;
 use crate::plan::RunPlan;
 use crate::store::record::{End, RunRecord, Tail};
-use crate::store::{Cleared, Expiry, Grant, Holder, Place, Purpose, Recorded, Renewal, Store, StoreError, open};
+use crate::store::{
+    Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
+};
 use acquire::Verdict;
 
 /// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
@@ -56,7 +59,16 @@ pub struct Keeper<'a> {
 pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
     let tree = Tree::new(holder.place.clone());
     let Sides { front, guard, tail } = sides;
-    let keeper = Keeper { plan, record, holder, tree, front, guard, tail, cancelled: Cell::new(false) };
+    let keeper = Keeper {
+        plan,
+        record,
+        holder,
+        tree,
+        front,
+        guard,
+        tail,
+        cancelled: Cell::new(false),
+    };
     match keeper.acquire() {
         Verdict::Granted(store, grant) => keeper.hold(store.as_ref(), grant),
         Verdict::NotRun(code) => {
@@ -69,10 +81,21 @@ pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
 ///
 /// # Errors
 /// If neither the history nor a spool file took it.
-pub fn record_end(plan: &RunPlan, record: &RunRecord, token: Token, ended: &Ended, tail: Option<&TailFile>) -> Result<Recorded, StoreError> {
+pub fn record_end(
+    plan: &RunPlan,
+    record: &RunRecord,
+    token: Token,
+    ended: &Ended,
+    tail: Option<&TailFile>,
+) -> Result<Recorded, StoreError> {
     let store = open(&plan.store, Purpose::Run, plan.store_id.as_deref())?;
     let note = Some("the keeper, joblock's recording process, was killed".to_owned());
-    store.end_of(record, token, &end(record, ended, note), tail.map(TailFile::read).as_ref())
+    store.end_of(
+        record,
+        token,
+        &end(record, ended, note),
+        tail.map(TailFile::read).as_ref(),
+    )
 }
 
 fn end(record: &RunRecord, ended: &Ended, note: Option<String>) -> End {
@@ -95,18 +118,25 @@ fn deadline(expiry: Expiry) -> Option<Deadline> {
 
 impl Keeper<'_> {
     fn say(&self, level: Level, text: String) {
-        self.front.send(&FromKeeper::Say(Word { level, text }), None);
+        self.front
+            .send(&FromKeeper::Say(Word { level, text }), None);
     }
 
     fn hold(self, store: &dyn Store, grant: Box<dyn Grant>) {
         let token = grant.token();
         self.front.send(&FromKeeper::Granted(token), None);
-        let start = ToGuard::Start { variables: self.variables(store, token), deadline: deadline(grant.expiry()) };
+        let start = ToGuard::Start {
+            variables: self.variables(store, token),
+            deadline: deadline(grant.expiry()),
+        };
         self.guard.send(&start, grant.inherit());
         let alarm = match Alarm::new() {
             Ok(alarm) => alarm,
             Err(error) => {
-                self.say(Level::Error, format!("no timer for the heartbeats: {error}"));
+                self.say(
+                    Level::Error,
+                    format!("no timer for the heartbeats: {error}"),
+                );
                 return;
             }
         };
@@ -224,11 +254,17 @@ impl Holding<'_> {
         if !(self.front_gone && self.guard_gone && self.ended.is_none()) {
             return;
         }
-        if let Cleared::Gone { ended } = self.keeper.tree.end(&self.keeper.holder, self.grant.inherit()) {
+        if let Cleared::Gone { ended } = self
+            .keeper
+            .tree
+            .end(&self.keeper.holder, self.grant.inherit())
+        {
             self.ended = Some(Ended {
                 status: Status::Unknown,
                 cause: Some(Cause::GuardGone),
-                duration: Wall::now().since(self.keeper.record.started).unwrap_or_default(),
+                duration: Wall::now()
+                    .since(self.keeper.record.started)
+                    .unwrap_or_default(),
                 leaked: ended,
                 peak_memory_kib: 0,
                 cpu: Duration::ZERO,
@@ -244,23 +280,33 @@ impl Holding<'_> {
                 Ok(Renewal::Renewed) => self.renewed(),
                 Ok(Renewal::Stop(request)) => {
                     self.renewed();
-                    self.end_job(Cause::Stop, format!("stopped by {}: {}", request.by, request.reason));
+                    self.end_job(
+                        Cause::Stop,
+                        format!("stopped by {}: {}", request.by, request.reason),
+                    );
                 }
                 Ok(Renewal::Lost(why)) => {
                     self.renewing = false;
-                    self.keeper.say(Level::Error, format!("the lock is lost ({why}): the job is being killed"));
+                    self.keeper.say(
+                        Level::Error,
+                        format!("the lock is lost ({why}): the job is being killed"),
+                    );
                     self.end_job(Cause::Lost, why);
                 }
                 Ok(Renewal::Revoked(request)) => {
                     self.renewing = false;
                     let why = format!("unlocked by {}: {}", request.by, request.reason);
-                    self.keeper.say(Level::Error, format!("the lock was taken away ({why}): the job is being killed"));
+                    self.keeper.say(
+                        Level::Error,
+                        format!("the lock was taken away ({why}): the job is being killed"),
+                    );
                     self.end_job(Cause::Revoked, why);
                 }
                 // Unknown: the guard's deadline stands, and there is time for more tries before it.
                 Err(error) => {
                     again = self.timing.heartbeat() / 2;
-                    self.keeper.say(Level::Detail, format!("a heartbeat failed: {error}"));
+                    self.keeper
+                        .say(Level::Detail, format!("a heartbeat failed: {error}"));
                 }
             }
         }
@@ -268,7 +314,9 @@ impl Holding<'_> {
     }
 
     fn renewed(&mut self) {
-        self.keeper.guard.send(&ToGuard::Renewed(deadline(self.grant.expiry())), None);
+        self.keeper
+            .guard
+            .send(&ToGuard::Renewed(deadline(self.grant.expiry())), None);
     }
 
     fn end_job(&mut self, cause: Cause, note: String) {
@@ -298,13 +346,25 @@ impl Holding<'_> {
     }
 
     fn finish(self) {
-        let Holding { keeper, grant, ended, note, .. } = self;
+        let Holding {
+            keeper,
+            grant,
+            ended,
+            note,
+            ..
+        } = self;
         let Some(ended) = ended else { return };
         let end = end(&keeper.record, &ended, note);
-        let tail = keeper.tail.as_ref().map(TailFile::read).filter(|tail: &Tail| tail.total > 0);
+        let tail = keeper
+            .tail
+            .as_ref()
+            .map(TailFile::read)
+            .filter(|tail: &Tail| tail.total > 0);
         match grant.release(&end, tail.as_ref()) {
             Ok(Recorded::Stored) => {}
-            Ok(Recorded::Spooled { why, file }) => keeper.say(Level::Error, spooled(&why, &file.display().to_string())),
+            Ok(Recorded::Spooled { why, file }) => {
+                keeper.say(Level::Error, spooled(&why, &file.display().to_string()))
+            }
             Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
         }
         keeper.front.send(&FromKeeper::Finished, None);
@@ -313,7 +373,9 @@ impl Holding<'_> {
 
 /// The words for a record that waits in a spool file.
 pub fn spooled(why: &str, file: &str) -> String {
-    format!("the history can't be written ({why}): the end of this run waits in {file}, and the next start takes it over")
+    format!(
+        "the history can't be written ({why}): the end of this run waits in {file}, and the next start takes it over"
+    )
 }
 
 /// The words for a record that nobody took.
