@@ -307,6 +307,11 @@ impl Store {
         run
     }
 
+    /// The words `joblock run --store URL JOB --`, to stand before a command in somebody's script.
+    pub fn prefix<'a>(&'a self, job: &'a str) -> [&'a str; 6] {
+        [joblock(), "run", "--store", &self.url, job, "--"]
+    }
+
     /// Runs `sh -c SCRIPT` as `job`, to its end.
     #[track_caller]
     pub fn sh(&self, options: &[&str], job: &str, script: &str) -> Finished {
