@@ -386,6 +386,26 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// The run whose front is `front`, found by the parents of its processes alone, once its job runs.
+    #[track_caller]
+    pub fn of_front(front: Process) -> Holder {
+        wait_for("front's two children, one of them with a job", || {
+            let children = front.children();
+            let [a, b] = children[..] else { return None };
+            let (guard, keeper) = match (a.children().is_empty(), b.children().is_empty()) {
+                (false, true) => (a, b),
+                (true, false) => (b, a),
+                _ => return None,
+            };
+            Some(Holder {
+                run_id: String::new(),
+                front,
+                keeper,
+                guard,
+            })
+        })
+    }
+
     /// Finds the holder wherever it stands in `status --json`.
     fn find(answer: &Value) -> Option<Holder> {
         if let Some(processes) = answer.get("processes") {
