@@ -9,6 +9,7 @@
 )]
 
 pub mod process;
+pub mod terminal;
 
 use std::ffi::OsStr;
 use std::fs;
