@@ -75,7 +75,7 @@ fn a_job_that_term_ends_gives_143_and_is_signaled_in_the_history() {
     run.finish().expect(143);
     let row = store.rows("signals").pop().expect("a row");
     assert_eq!(row["outcome"], "signaled", "{row}");
-    assert_eq!(common::end(&row, "signal"), 15, "{row}");
+    assert_eq!(row["signal"], 15, "{row}");
 }
 
 #[test]

@@ -332,8 +332,7 @@ impl Store {
     #[track_caller]
     pub fn rows(&self, job: &str) -> Vec<Value> {
         let answer = self.json("history", &["-n", "100000", job]);
-        let rows = answer.get("runs").unwrap_or(&answer);
-        let mut rows = rows
+        let mut rows = answer["runs"]
             .as_array()
             .unwrap_or_else(|| panic!("no list of runs: {answer}"))
             .clone();
@@ -432,9 +431,4 @@ impl Holder {
 /// The text of a file, empty while there is none.
 pub fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-/// A field of a row's end, which stands in the row itself or in an object of its own.
-pub fn end<'a>(row: &'a Value, field: &str) -> &'a Value {
-    row.get(field).unwrap_or_else(|| &row["end"][field])
 }
