@@ -1,2 +1,50 @@
 //! Parse, dispatch, exit.
-fn main() {}
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use joblock::cli::mistakes::{self, Stop};
+use joblock::cli::{Cli, Verb};
+use joblock::store::StoreError;
+use joblock::exit;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match mistakes::parse(&args) {
+        Ok(cli) => cli,
+        Err(Stop::Answer(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return exit::code(exit::OK);
+        }
+        Err(Stop::Mistake { text, code }) => {
+            let _ = io::stderr().write_all(text.as_bytes());
+            return exit::code(code);
+        }
+    };
+    let code = dispatch(&cli).unwrap_or_else(|error| {
+        if reader_is_gone(&error) {
+            return exit::OK;
+        }
+        let _ = writeln!(io::stderr(), "joblock: {error:#}");
+        code_of(&cli.verb, &error)
+    });
+    exit::code(code)
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.verb {
+        other => anyhow::bail!("{} is not there yet", other.name()),
+    }
+}
+
+fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
+    let own = mistakes::code_of_mistakes(verb.name());
+    let of_store = own == exit::OWN_FAILURE && error.chain().any(|e| e.is::<StoreError>());
+    if of_store { exit::STORE_UNUSABLE } else { own }
+}
+
+/// `joblock history | head`: whoever stopped reading has what they wanted.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

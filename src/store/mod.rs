@@ -194,6 +194,8 @@ pub struct LockRequest<'a> {
     pub ttl: Option<Duration>,
     /// How leftovers are ended.
     pub clearing: &'a dyn Clearing,
+    /// Asked a few times a second while the attempt waits: whether it should give up, as one that is held.
+    pub interrupted: &'a dyn Fn() -> bool,
 }
 
 /// What came of asking for a lock. Contention is a value, not an error.

@@ -1,0 +1,505 @@
+//! The command line: clap's types and the help texts. No I/O, and nothing of the environment: what
+//! stands in jobs files and variables comes in with [`crate::plan`].
+
+pub mod mistakes;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration::{self, Span};
+use crate::name::{JobName, LockName, NameError, RunId};
+use crate::store::record::{Outcome, Trigger};
+use crate::when::When;
+
+/// Runs a command under an exclusive lock and records what came of it.
+///
+/// cron, an operator and a container's entrypoint that say `joblock run JOB` share one lock and one
+/// history: whoever comes second is refused, or waits, and can see who came first.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "joblock",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Try: joblock run hello -- echo hello; joblock history hello"
+)]
+pub struct Cli {
+    /// Which store, which jobs file.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY
+    #[arg(long, value_name = "URL", global = true, help_heading = "Global options")]
+    pub store: Option<OsString>,
+    /// The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    /// Run a command under a job's lock
+    Run(Box<RunArgs>),
+    /// Show who runs what, where and since when
+    Status(StatusArgs),
+    /// List the attempts of the past, newest first
+    History(HistoryArgs),
+    /// Show everything about one run
+    Show(ShowArgs),
+    /// Print the kept output of a run
+    Logs(LogsArgs),
+    /// Run a job again: the same command under the same lock
+    Rerun(Box<RerunArgs>),
+    /// Ask a running job to stop, from any host
+    Stop(StopArgs),
+    /// Take a lock away from its holder, whose job is then killed
+    Unlock(UnlockArgs),
+    /// Inside a job: tell by the exit code whether the lock is still held
+    Assert(AssertArgs),
+    /// Tell a monitoring system how the jobs are
+    Check(CheckArgs),
+    /// Prove that the store does what locks need
+    Doctor(DoctorArgs),
+    /// Create a store
+    Init(InitArgs),
+    /// Print man pages and shell completions
+    Generate(GenerateArgs),
+}
+
+impl Verb {
+    /// The command's name as typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verb::Run(_) => "run",
+            Verb::Status(_) => "status",
+            Verb::History(_) => "history",
+            Verb::Show(_) => "show",
+            Verb::Logs(_) => "logs",
+            Verb::Rerun(_) => "rerun",
+            Verb::Stop(_) => "stop",
+            Verb::Unlock(_) => "unlock",
+            Verb::Assert(_) => "assert",
+            Verb::Check(_) => "check",
+            Verb::Doctor(_) => "doctor",
+            Verb::Init(_) => "init",
+            Verb::Generate(_) => "generate",
+        }
+    }
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  joblock run backup -- pg_dump -f /backup/app.sql app
+  joblock run backup -w 10m -t 2h -- pg_dump -f /backup/app.sql app
+  joblock run person-sync          (the command stands in the jobs file)
+  joblock run report --unless-succeeded-within 6h -- ./report.sh
+
+Exit code: the job's own, or 128+n if signal n ended it; 0 if it was skipped as fresh; 69 the
+store can't be used; 75 the lock is held; 79 the lock was lost; 124 over the time limit;
+125 a mistake in the call; 126 and 127 the command can't be executed, is not found.";
+
+/// `joblock run`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    override_usage = "joblock run [OPTIONS] JOB [-- COMMAND [ARG]...]",
+    after_help = RUN_EXAMPLES,
+    long_about = "Runs a command under a job's lock.\n\nTakes the lock, runs COMMAND (or the jobs file's command for JOB) and records what came of it. \
+                  While another run has the lock, the start is refused with exit code 75, unless -w says to wait. \
+                  Everything that the job started is gone before the lock is."
+)]
+pub struct RunArgs {
+    /// The job's name, also the name of its lock
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// The command and its arguments, as they are, after --
+    #[arg(value_name = "COMMAND", last = true)]
+    pub command: Vec<OsString>,
+
+    /// Take this lock instead of the job's own; several jobs can share it
+    #[arg(long, value_name = "NAME", help_heading = "The lock")]
+    pub lock: Option<LockName>,
+    /// Skip, with exit code 0, if the job succeeded within this time
+    #[arg(long, value_name = "DURATION", value_parser = duration::window, help_heading = "The lock")]
+    pub unless_succeeded_within: Option<Duration>,
+    /// Run COMMAND although the jobs file has another for JOB
+    #[arg(long = "override", help_heading = "The job")]
+    pub override_command: bool,
+    /// How to start it.
+    #[command(flatten)]
+    pub start: StartArgs,
+
+    /// Print what would be done, and where each part comes from; start and write nothing
+    #[arg(long, help_heading = "Output")]
+    pub explain: bool,
+    /// With --explain: print JSON
+    #[arg(long, requires = "explain", help_heading = "Output")]
+    pub json: bool,
+}
+
+/// What `run` and `rerun` share.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StartArgs {
+    /// Don't wait while the lock is held (the default)
+    #[arg(short = 'n', long, help_heading = "The lock")]
+    pub nonblock: bool,
+    /// Wait at most this long for the lock, or forever; 0 is -n
+    #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The lock")]
+    pub wait: Option<Span>,
+    /// Exit with N instead of 75 if the lock is held
+    #[arg(short = 'E', long, value_name = "N", value_parser = clap::value_parser!(u8), help_heading = "The lock")]
+    pub conflict_exit_code: Option<u8>,
+    /// How long a shared store's lock outlives a host that vanished [default: 45s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::ttl, help_heading = "The lock")]
+    pub ttl: Option<Duration>,
+    /// As a container's PID 1: accept a store that no other container can see
+    #[arg(long, help_heading = "The lock")]
+    pub private_store: bool,
+
+    /// End the job when it takes longer; 0 is no limit
+    #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The job")]
+    pub time_limit: Option<Span>,
+    /// Send KILL this long after the first signal [default: 10s]
+    #[arg(short, long, value_name = "DURATION", value_parser = duration::finite, help_heading = "The job")]
+    pub kill_after: Option<Duration>,
+    /// The first signal: TERM, SIGTERM or 15 [default: TERM]
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal, help_heading = "The job")]
+    pub signal: Option<i32>,
+    /// Wait for processes that the job leaves behind, instead of ending them
+    #[arg(long, help_heading = "The job")]
+    pub wait_for_children: bool,
+
+    /// What asks for it: schedule, startup, operator or other [default: found out]
+    #[arg(long, value_name = "WHAT", help_heading = "The record")]
+    pub trigger: Option<Trigger>,
+    /// Why; it stands in the history
+    #[arg(long, value_name = "TEXT", value_parser = reason, help_heading = "The record")]
+    pub reason: Option<String>,
+    /// A label for the history; can be given several times
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag, help_heading = "The record")]
+    pub tags: Vec<(String, String)>,
+    /// Keep no output in the history, and hand the streams over untouched
+    #[arg(long, help_heading = "The record")]
+    pub no_capture: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+    /// Say what happens
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+}
+
+/// `joblock status`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock status person-sync")]
+pub struct StatusArgs {
+    /// Only these jobs
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<JobName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock history`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Moments: 2026-11-22, \"2026-11-22 01:30\" (local time), 2026-11-22T01:30:00Z, today, yesterday,
+or a duration for that long ago: 12h.
+
+Example: joblock history person-sync --since yesterday --outcome failed,oom-killed")]
+pub struct HistoryArgs {
+    /// Only this job
+    #[arg(value_name = "JOB")]
+    pub job: Option<JobName>,
+    /// At most N attempts; 0: all
+    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Begun at this moment or later
+    #[arg(long, value_name = "MOMENT")]
+    pub since: Option<When>,
+    /// Begun before this moment
+    #[arg(long, value_name = "MOMENT")]
+    pub until: Option<When>,
+    /// Only with this outcome; several with commas
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',')]
+    pub outcomes: Vec<Outcome>,
+    /// Only on this host
+    #[arg(long, value_name = "NAME", value_hint = clap::ValueHint::Hostname)]
+    pub host: Option<String>,
+    /// Only asked for by this: schedule, startup, operator or other
+    #[arg(long, value_name = "WHAT")]
+    pub trigger: Option<Trigger>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock show`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock show 3fa9c1")]
+pub struct ShowArgs {
+    /// A run id (its first 6 characters do) or a job, for its last run
+    #[arg(value_name = "RUN|JOB")]
+    pub target: Target,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock logs`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock logs -f person-sync")]
+pub struct LogsArgs {
+    /// A run id (its first 6 characters do) or a job, for its last run
+    #[arg(value_name = "RUN|JOB")]
+    pub target: Target,
+    /// Go on while the job runs
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "follow")]
+    pub json: bool,
+}
+
+/// `joblock rerun`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    override_usage = "joblock rerun [OPTIONS] JOB|RUN",
+    after_help = "\
+The command of a job in the jobs file comes from there; any other from the history, and only for
+the user who ran it. The new run is linked to the one that it repeats, and is never skipped as fresh.
+
+Example: joblock rerun person-sync --reason \"duplicates in the list of people\""
+)]
+pub struct RerunArgs {
+    /// A job, for its last run, or a run id (its first 6 characters do)
+    #[arg(value_name = "JOB|RUN")]
+    pub target: Target,
+    /// How to start it.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
+/// `joblock stop`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock stop person-sync --reason \"wrong input file\"")]
+pub struct StopArgs {
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// Why; it stands in the history
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: String,
+}
+
+/// `joblock unlock`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The lock is free once the holder's job is dead, or its lease is over: never before. What is left,
+and where, is printed.
+
+Example: joblock unlock person-sync --reason \"host blue is gone\"")]
+pub struct UnlockArgs {
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// Why; it stands in the history
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: String,
+    /// Kill what is left of the run on this machine
+    #[arg(long)]
+    pub kill: bool,
+}
+
+/// `joblock assert`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Exit code: 0 the caller runs under a live lock, 1 it does not, 69 that can't be told.
+
+Example, in a job's script before each page: joblock assert || exit 1")]
+pub struct AssertArgs {
+    /// The job [default: $JOBLOCK_JOB]
+    #[arg(value_name = "JOB")]
+    pub job: Option<JobName>,
+}
+
+/// `joblock check`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Prints one line and exits with 0 ok, 1 warning, 2 critical, 3 unknown, as Nagios and its like want.
+
+Example: joblock check person-sync")]
+pub struct CheckArgs {
+    /// Only these jobs [default: those of the jobs file, else all that ever ran]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<JobName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock doctor --store sqlite:/srv/nfs/joblock.db")]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock init`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: joblock init --system --group adm")]
+pub struct InitArgs {
+    /// Make it a shared store, for several hosts, although its file system is a local one
+    #[arg(long)]
+    pub shared: bool,
+    /// Make the machine's store, /var/lib/joblock/joblock.db, unless --store names another
+    #[arg(long)]
+    pub system: bool,
+    /// Let this group's members use it: folder 2770, database 0660
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+/// `joblock generate`.
+#[derive(Debug, Clone, Args)]
+#[command(arg_required_else_help = true)]
+pub struct GenerateArgs {
+    /// What.
+    #[command(subcommand)]
+    pub what: Generate,
+}
+
+/// What `generate` makes.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Generate {
+    /// Man pages, one for each command and one for the jobs file
+    #[command(after_help = "Example: joblock generate man /usr/local/share/man")]
+    Man {
+        /// Write them here, below man1 and man5
+        #[arg(value_name = "DIR", required_unless_present = "stdout", value_hint = clap::ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+        /// Print joblock(1) instead
+        #[arg(long, conflicts_with = "directory")]
+        stdout: bool,
+    },
+    /// A completion script
+    #[command(after_help = "Example: joblock generate completions bash > /etc/bash_completion.d/joblock")]
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+    /// The names of all jobs, for completion scripts
+    #[command(hide = true)]
+    Jobs,
+}
+
+/// The shells that there are completions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU bash with bash-completion.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// A run or a job, as given to `show`, `logs` and `rerun`. `decade` can be both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target(String);
+
+impl Target {
+    /// The text as given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As the name of a job, if it can be one.
+    pub fn as_job(&self) -> Option<JobName> {
+        self.0.parse().ok()
+    }
+
+    /// As a run id or the beginning of one: 6 to 16 digits.
+    pub fn as_run_prefix(&self) -> Option<&str> {
+        let digits = self.0.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && (RunId::SHORT..=RunId::DIGITS).contains(&self.0.len())).then_some(self.0.as_str())
+    }
+}
+
+impl FromStr for Target {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let target = Target(text.to_owned());
+        match text.parse::<JobName>() {
+            Err(e) if target.as_run_prefix().is_none() => Err(e),
+            _ => Ok(target),
+        }
+    }
+}
+
+/// Most characters that a reason can have.
+pub const REASON_LIMIT: usize = 1000;
+
+/// A reason: any text of 1 to [`REASON_LIMIT`] characters.
+pub fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0 => Err("a reason can't be empty: say why, or leave the option out".to_owned()),
+        n if n > REASON_LIMIT => Err(format!("a reason has at most {REASON_LIMIT} characters, this one has {n}")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// `KEY=VALUE`; KEY is made like a job's name.
+pub fn tag(text: &str) -> Result<(String, String), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(format!("{text:?} has no value: write KEY=VALUE"));
+    };
+    key.parse::<JobName>().map_err(|e| e.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+const SIGNALS: &[(&str, i32)] = &[
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ABRT", libc::SIGABRT),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("PIPE", libc::SIGPIPE),
+    ("XCPU", libc::SIGXCPU),
+    ("VTALRM", libc::SIGVTALRM),
+];
+
+/// A signal that can end a job: `TERM`, `SIGTERM`, `15`.
+pub fn signal(text: &str) -> Result<i32, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|&(_, number)| number);
+    let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCHLD];
+    match by_name.or_else(|| text.parse().ok()) {
+        Some(n) if (1..=64).contains(&n) && !stops.contains(&n) => Ok(n),
+        Some(n) => Err(format!("signal {n} can't end a job: write TERM, SIGTERM or 15")),
+        None => Err(format!("{text:?} is no signal that ends a job: write TERM, SIGTERM or 15")),
+    }
+}

@@ -1,0 +1,388 @@
+//! Parses the command line, and answers the mistakes that people coming from flock(1), timeout(1)
+//! and plain crontabs make with the line as it should be. clap alone would say "unexpected argument".
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+
+use super::{Cli, StartArgs, Verb};
+use crate::duration::Span;
+use crate::exit;
+
+/// Why there is nothing to dispatch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `--help`, `--version`: goes to stdout, exit code 0.
+    Answer(String),
+    /// A mistake: goes to stderr.
+    Mistake {
+        /// The whole text, its prefix included.
+        text: String,
+        /// What to exit with.
+        code: u8,
+    },
+}
+
+impl Stop {
+    fn mistake(verb: &str, text: impl AsRef<str>) -> Self {
+        Stop::Mistake { text: format!("joblock: {}\n", text.as_ref().trim_end()), code: code_of_mistakes(verb) }
+    }
+}
+
+/// What a command exits with after a failure of joblock itself. Monitoring reads 3 as "unknown" and a
+/// script reads `assert`'s 69 as "can't be told"; both must hold for mistakes in the call too.
+pub fn code_of_mistakes(verb: &str) -> u8 {
+    match verb {
+        "check" => exit::CHECK_UNKNOWN,
+        "assert" => exit::STORE_UNUSABLE,
+        _ => exit::OWN_FAILURE,
+    }
+}
+
+/// The command line, `args[0]` being the program's name.
+pub fn parse(args: &[OsString]) -> Result<Cli, Stop> {
+    let mut command = Cli::command();
+    command.build();
+    let seen = Seen::walk(&command, args);
+    if let Some(text) = seen.mistake(args) {
+        return Err(Stop::mistake(&seen.verb, text));
+    }
+    let parsed = command.try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = parsed.map_err(|e| from_clap(&seen.verb, &e))?;
+    let start = match &cli.verb {
+        Verb::Run(run) => Some(&run.start),
+        Verb::Rerun(rerun) => Some(&rerun.start),
+        _ => None,
+    };
+    match start.and_then(contradiction) {
+        Some(text) => Err(Stop::mistake(&seen.verb, text)),
+        None => Ok(cli),
+    }
+}
+
+fn from_clap(verb: &str, error: &clap::Error) -> Stop {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(text),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Stop::Mistake { text, code: code_of_mistakes(verb) }
+        }
+        _ => Stop::mistake(verb, text.strip_prefix("error: ").unwrap_or(&text)),
+    }
+}
+
+fn contradiction(start: &StartArgs) -> Option<&'static str> {
+    let waits = start.wait.is_some_and(|w| w != Span::For(std::time::Duration::ZERO));
+    (start.nonblock && waits).then_some("-n says not to wait and -w says to wait: leave one of them out")
+}
+
+/// What stands where on the command line, found without judging values.
+struct Seen {
+    /// The command's name; empty if there is none.
+    verb: String,
+    /// Indexes of arguments that are neither options nor their values, before any `--`.
+    plain: Vec<usize>,
+    /// Index of the first `--`.
+    dashes: Option<usize>,
+    /// The first option that the command doesn't have, and that other tools do.
+    foreign: Option<&'static str>,
+    /// Asks for help or the version: no mistake is worth an answer then.
+    asks: bool,
+}
+
+impl Seen {
+    fn walk(root: &Command, args: &[OsString]) -> Self {
+        let mut seen = Seen { verb: String::new(), plain: Vec::new(), dashes: None, foreign: None, asks: false };
+        let mut command = root;
+        let mut at = 1;
+        while at < args.len() {
+            let arg = args[at].as_encoded_bytes();
+            if arg == b"--" {
+                seen.dashes = Some(at);
+                break;
+            }
+            if let Some(long) = arg.strip_prefix(b"--") {
+                at += seen.long(command, long);
+            } else if arg.len() > 1 && arg[0] == b'-' {
+                at += seen.short(command, &arg[1..]);
+            } else if seen.verb.is_empty() {
+                let Some(verb) = args[at].to_str().and_then(|name| root.find_subcommand(name)) else { break };
+                verb.get_name().clone_into(&mut seen.verb);
+                command = verb;
+            } else {
+                seen.plain.push(at);
+                // From here on, `-x` belongs to the command that lacks its `--`.
+                if seen.verb == "run" && seen.plain.len() > 1 {
+                    break;
+                }
+            }
+            at += 1;
+        }
+        seen
+    }
+
+    /// How many more arguments the long option takes.
+    fn long(&mut self, command: &Command, text: &[u8]) -> usize {
+        let mut halves = text.splitn(2, |&b| b == b'=');
+        let (name, value) = (halves.next().unwrap_or_default(), halves.next());
+        self.asks |= name == b"help" || name == b"version";
+        match command.get_arguments().find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name)) {
+            Some(known) => usize::from(value.is_none() && takes_value(known)),
+            None => {
+                self.note_foreign(name, LONG);
+                0
+            }
+        }
+    }
+
+    /// How many more arguments the last of a cluster of short options takes.
+    fn short(&mut self, command: &Command, cluster: &[u8]) -> usize {
+        for (i, &byte) in cluster.iter().enumerate() {
+            self.asks |= byte == b'h' || byte == b'V';
+            match command.get_arguments().find(|a| a.get_short() == Some(char::from(byte))) {
+                Some(known) if takes_value(known) => return usize::from(i + 1 == cluster.len()),
+                Some(_) => {}
+                None => {
+                    self.note_foreign(&[byte], SHORT);
+                    return 0;
+                }
+            }
+        }
+        0
+    }
+
+    fn note_foreign(&mut self, name: &[u8], table: &'static [(&str, &str)]) {
+        if matches!(self.verb.as_str(), "run" | "rerun") && self.foreign.is_none() {
+            self.foreign = table.iter().find(|(n, _)| n.as_bytes() == name).map(|&(_, text)| text);
+        }
+    }
+
+    fn mistake(&self, args: &[OsString]) -> Option<String> {
+        if self.asks {
+            return None;
+        }
+        if let Some(text) = self.foreign {
+            return Some(text.to_owned());
+        }
+        if self.verb == "run" { self.mistaken_dashes(args) } else { self.needless_dashes(args) }
+    }
+
+    fn mistaken_dashes(&self, args: &[OsString]) -> Option<String> {
+        if let Some(&command) = self.plain.get(1) {
+            let corrected = [&args[..command], &["--".into()], &args[command..]].concat();
+            return Some(format!("the command stands after --, like this:\n  {}", line(&corrected)));
+        }
+        let dashes = self.dashes?;
+        let (before, after) = (&args[..dashes], &args[dashes + 1..]);
+        if self.plain.is_empty() {
+            let Some((job, command)) = after.split_first() else {
+                return Some(format!("no job is named, like this:\n  {}", line(&[before, &example(&["JOB", "--", "COMMAND"])].concat())));
+            };
+            let command = if command.first().is_some_and(|c| c == "--") { &command[1..] } else { command };
+            let mut corrected = [before, std::slice::from_ref(job)].concat();
+            if !command.is_empty() {
+                corrected = [corrected, example(&["--"]), command.to_vec()].concat();
+            }
+            return Some(format!("JOB stands before --, like this:\n  {}", line(&corrected)));
+        }
+        match after {
+            [] => Some(format!(
+                "no command stands after --. With the jobs file's command:\n  {}\nor with one of your own:\n  {}",
+                line(before),
+                line(&[before, &example(&["--", "COMMAND", "ARG..."])].concat())
+            )),
+            [first, ..] if first == "--" => {
+                Some(format!("one -- is enough, like this:\n  {}", line(&[before, after].concat())))
+            }
+            [first, ..] if first.is_empty() => {
+                Some("the command after -- is empty: give a program's name there".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn needless_dashes(&self, args: &[OsString]) -> Option<String> {
+        let dashes = self.dashes.filter(|_| !self.verb.is_empty())?;
+        let without = if self.verb == "rerun" && !self.plain.is_empty() {
+            &args[..dashes]
+        } else {
+            &[&args[..dashes], &args[dashes + 1..]].concat()[..]
+        };
+        Some(format!("{} takes no --, like this:\n  {}", self.verb,
+            line(without)))
+    }
+}
+
+fn takes_value(arg: &clap::Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+fn example(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+/// The arguments as a line that a shell reads back; the program under its usual name.
+fn line(args: &[OsString]) -> String {
+    let words = args.iter().skip(1).map(|a| quoted(a));
+    std::iter::once("joblock".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// One word for a POSIX shell. Bytes that are no UTF-8 become U+FFFD: the line is for reading.
+pub fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let harmless = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(harmless) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+const LONG: &[(&str, &str)] = &[
+    (
+        "timeout",
+        "--timeout means two things: for flock(1) how long to wait for the lock, here -w, --wait DURATION; \
+         for timeout(1) how long the command may run, here -t, --time-limit DURATION",
+    ),
+    ("exclusive", EXCLUSIVE),
+    ("shared", "--shared is flock's shared lock: joblock has only exclusive ones, because a job runs once at a time. Leave it out"),
+    ("close", CLOSE),
+    ("unlock", UNLOCK),
+    ("no-fork", NO_FORK),
+    ("command", COMMAND),
+    ("nb", "--nb is flock's word for not waiting, which is the default here. Leave it out, or write -n"),
+    ("foreground", "--foreground is for timeout(1): here the job keeps the terminal anyway. Leave it out"),
+    ("preserve-status", "--preserve-status is for timeout(1): here a job over its time limit ends with 124, always. Leave it out"),
+    ("retries", "--retries is not there yet: let the caller start the job again"),
+    ("user", "joblock never changes users: start it as the user whom the job needs (`sudo -u USER joblock run …`, or the crontab's user)"),
+];
+
+const SHORT: &[(&str, &str)] = &[
+    ("x", EXCLUSIVE),
+    ("e", EXCLUSIVE),
+    ("o", CLOSE),
+    ("u", UNLOCK),
+    ("F", NO_FORK),
+    ("c", COMMAND),
+];
+
+const EXCLUSIVE: &str = "flock's -x (--exclusive) asks for an exclusive lock: joblock's are never anything else. Leave it out";
+const CLOSE: &str = "flock's -o (--close) keeps the lock from the command's children: joblock holds the lock until the last \
+                     process of the job is gone, and ends what is left. Leave it out, or see --wait-for-children";
+const UNLOCK: &str = "flock's -u (--unlock) drops a lock: joblock drops it when the job ends. \
+                      To take it away from a run: joblock unlock JOB --reason TEXT";
+const NO_FORK: &str = "flock's -F (--no-fork) runs the command in flock's own process: joblock has to stay, to record how the job ends. Leave it out";
+const COMMAND: &str = "flock's -c (--command) gives a line to a shell: say so yourself, after --, like this:\n  \
+                       joblock run JOB -- sh -c 'LINE'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn parse_line(line: &[&str]) -> Result<Cli, Stop> {
+        let args: Vec<OsString> = std::iter::once("joblock").chain(line.iter().copied()).map(OsString::from).collect();
+        parse(&args)
+    }
+
+    fn mistake(line: &[&str]) -> (String, u8) {
+        match parse_line(line) {
+            Err(Stop::Mistake { text, code }) => (text, code),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_its_own_tree() {
+        Cli::command().debug_assert();
+    }
+
+    #[rstest]
+    #[case::missing(&["run", "job", "echo", "hi"], "joblock run job -- echo hi")]
+    #[case::missing_with_options(&["run", "-w", "5m", "job", "ls", "-l", "a b"], "joblock run -w 5m job -- ls -l 'a b'")]
+    #[case::missing_with_cluster(&["run", "-vw5m", "job", "ls"], "joblock run -vw5m job -- ls")]
+    #[case::missing_with_later_dashes(&["run", "job", "git", "checkout", "--", "x"], "joblock run job -- git checkout -- x")]
+    #[case::missing_after_global(&["--store", "sqlite:x", "run", "job", "ls", "-x"], "joblock --store sqlite:x run job -- ls -x")]
+    #[case::empty(&["run", "job", "--"], "joblock run job\nor with one of your own:\n  joblock run job -- COMMAND ARG...")]
+    #[case::nothing(&["run", "--"], "joblock run JOB -- COMMAND")]
+    #[case::before_job(&["run", "--", "job"], "joblock run job\n")]
+    #[case::before_job_and_command(&["run", "-n", "--", "job", "ls", "-l"], "joblock run -n job -- ls -l")]
+    #[case::around_job(&["run", "--", "job", "--", "ls"], "joblock run job -- ls")]
+    #[case::twice(&["run", "job", "--", "--", "ls"], "joblock run job -- ls")]
+    #[case::empty_command(&["run", "job", "--", ""], "is empty")]
+    #[case::status(&["status", "--", "job"], "joblock status job")]
+    #[case::rerun(&["rerun", "job", "--", "ls"], "joblock rerun job\n")]
+    fn dashes_at_fault_get_the_line_as_it_should_be(#[case] line: &[&str], #[case] says: &str) {
+        let (text, code) = mistake(line);
+        assert!(text.starts_with("joblock: ") && text.contains(says), "{text}");
+        assert_eq!(code, exit::OWN_FAILURE);
+    }
+
+    #[rstest]
+    #[case(&["run", "--timeout", "5", "job", "--", "ls"], "--time-limit")]
+    #[case(&["run", "job", "--timeout=5", "--", "ls"], "--wait")]
+    #[case(&["run", "-x", "job", "--", "ls"], "exclusive")]
+    #[case(&["run", "-nx", "job", "--", "ls"], "exclusive")]
+    #[case(&["run", "-o", "job", "--", "ls"], "--wait-for-children")]
+    #[case(&["run", "-u", "job"], "joblock unlock JOB")]
+    #[case(&["run", "-F", "job", "--", "ls"], "-F")]
+    #[case(&["run", "job", "-c", "ls -l"], "sh -c")]
+    #[case(&["run", "--user", "www", "job"], "sudo -u")]
+    fn options_of_other_tools_are_explained(#[case] line: &[&str], #[case] says: &str) {
+        let (text, code) = mistake(line);
+        assert!(text.contains(says), "{text}");
+        assert_eq!(code, exit::OWN_FAILURE);
+    }
+
+    #[rstest]
+    #[case(&["check", "--what"], exit::CHECK_UNKNOWN)]
+    #[case(&["check", "a/b"], exit::CHECK_UNKNOWN)]
+    #[case(&["assert", "a/b"], exit::STORE_UNUSABLE)]
+    #[case(&["status", "--what"], exit::OWN_FAILURE)]
+    #[case(&["--what"], exit::OWN_FAILURE)]
+    #[case(&["what"], exit::OWN_FAILURE)]
+    #[case(&[], exit::OWN_FAILURE)]
+    #[case(&["generate"], exit::OWN_FAILURE)]
+    fn a_mistake_has_the_code_that_its_command_promises(#[case] line: &[&str], #[case] code: u8) {
+        assert_eq!(mistake(line).1, code);
+    }
+
+    #[rstest]
+    #[case(&["-n", "-w", "5"], false)]
+    #[case(&["-n", "-w", "forever"], false)]
+    #[case(&["-n", "-w", "0"], true)]
+    #[case(&["-n"], true)]
+    #[case(&["-w", "5"], true)]
+    fn not_waiting_contradicts_waiting(#[case] options: &[&str], #[case] fine: bool) {
+        let line = [&["run", "job"], options, &["--", "ls"]].concat();
+        assert_eq!(parse_line(&line).is_ok(), fine);
+    }
+
+    #[rstest]
+    #[case(&["--help"])]
+    #[case(&["run", "--help"])]
+    #[case(&["run", "-h", "job", "ls"])]
+    #[case(&["--version"])]
+    fn help_is_an_answer(#[case] line: &[&str]) {
+        assert!(matches!(parse_line(line), Err(Stop::Answer(_))));
+    }
+
+    #[test]
+    fn options_stand_before_and_after_the_job() {
+        let Verb::Run(run) = parse_line(&["run", "-t", "5", "job", "-k", "3", "--", "ls", "-n"]).unwrap().verb else {
+            panic!("not run");
+        };
+        assert_eq!(run.job.as_str(), "job");
+        assert_eq!(run.command, ["ls", "-n"]);
+        assert!(run.start.time_limit.is_some() && run.start.kill_after.is_some() && !run.start.nonblock);
+    }
+
+    #[test]
+    fn arguments_need_not_be_utf8() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(vec![b'a', 0xff, b'b']);
+        let args = [example(&["joblock", "run", "job", "--", "cat"]), vec![odd.clone()]].concat();
+        let Verb::Run(run) = parse(&args).unwrap().verb else { panic!("not run") };
+        assert_eq!(run.command[1], odd);
+    }
+}

@@ -1,0 +1,2 @@
+//! A file a command: wiring only, no SQL, no system calls. Each has `run(&args, &global)`, which
+//! returns the exit code.

@@ -1,0 +1,79 @@
+//! What the commands that read print: tables and lines for people, JSON for programs. Formatting
+//! only: records and the time come in, text goes out.
+
+pub mod check;
+pub mod doctor;
+pub mod history;
+pub mod json;
+pub mod logs;
+pub mod record;
+pub mod show;
+pub mod status;
+pub mod table;
+pub mod text;
+pub mod time;
+
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use rustix::termios::tcgetwinsize;
+
+use crate::clock::Wall;
+
+/// How wide a terminal is that doesn't say.
+const WIDTH_UNKNOWN: u16 = 80;
+
+/// The zone that people read times in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zone {
+    /// The machine's (`$TZ`, /etc/localtime).
+    Local,
+    /// A named one.
+    Named(chrono_tz::Tz),
+}
+
+/// What is printed on: everything but the records that a text depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Now.
+    pub now: Wall,
+    /// The terminal's columns; `None`: no terminal, nothing is wrapped.
+    pub width: Option<u16>,
+    /// Whether escape sequences for colour are wanted.
+    pub colour: bool,
+    /// The reader's time zone.
+    pub zone: Zone,
+}
+
+impl Page {
+    /// The page that stdout is: as wide as its terminal, in colour on a terminal that hasn't said no
+    /// (`NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`).
+    pub fn of_stdout(now: Wall) -> Self {
+        let stdout = io::stdout();
+        let width = stdout.is_terminal().then(|| match tcgetwinsize(&stdout) {
+            Ok(size) if size.ws_col > 0 => size.ws_col,
+            _ => WIDTH_UNKNOWN,
+        });
+        let colour = width.is_some() && AutoStream::choice(&stdout) != ColorChoice::Never;
+        Page { now, width, colour, zone: Zone::Local }
+    }
+}
+
+/// Whether anybody reads what we print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// It was taken.
+    There,
+    /// stdout is closed (`| head`): say nothing more, and nothing about it.
+    Gone,
+}
+
+/// Writes `bytes` to stdout at once. A reader that left is no error.
+pub fn print(bytes: &[u8]) -> io::Result<Reader> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,100 @@
+//! Text from the store, made fit for a terminal: what a job's user wrote into a reason, a tag or an
+//! argument must not move the reader's cursor.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+
+/// `text` with its control characters as `\x1b`, `\n` and so on.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A command as a line that a POSIX shell (with `$'…'` for what is no printable UTF-8) would take apart again.
+pub fn command_line(command: &[OsString]) -> String {
+    command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn shell_word(word: &OsStr) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => Cow::Borrowed(text),
+        Some(text) if !text.chars().any(char::is_control) => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+        _ => Cow::Owned(dollar_quoted(word.as_bytes())),
+    }
+}
+
+fn dollar_quoted(bytes: &[u8]) -> String {
+    let mut out = String::from("$'");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\'' | '\\' => out.extend(['\\', c]),
+                c if c.is_control() => push_bytes(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c => out.push(c),
+            }
+        }
+        push_bytes(&mut out, chunk.invalid());
+    }
+    out.push('\'');
+    out
+}
+
+fn push_bytes(out: &mut String, bytes: &[u8]) {
+    // Three octal digits: unlike \xHH they can't swallow a digit that follows.
+    for byte in bytes {
+        let _ = write!(out, "\\{byte:03o}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[rstest]
+    #[case("plain", "plain")]
+    #[case("späte Schicht", "späte Schicht")]
+    #[case("a\x1b[2Jb", "a\\x1b[2Jb")]
+    #[case("two\nlines\t.", "two\\nlines\\t.")]
+    #[case("\u{9b}31m", "\\x9b31m")]
+    fn control_characters_become_visible(#[case] text: &str, #[case] shown: &str) {
+        assert_eq!(visible(text), shown);
+    }
+
+    #[rstest]
+    #[case(&["true"], "true")]
+    #[case(&["echo", "a b", "it's"], r"echo 'a b' 'it'\''s'")]
+    #[case(&["echo", ""], "echo ''")]
+    #[case(&["printf", "a\nb"], r"printf $'a\nb'")]
+    #[case(&["x", "\u{9b}1"], r"x $'\302\2331'")]
+    fn command_lines_can_be_pasted(#[case] words: &[&str], #[case] line: &str) {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        assert_eq!(command_line(&words), line);
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_survive_in_a_command_line() {
+        let words = vec![OsString::from_vec(vec![b'a', 0xff, b'1', b'\''])];
+        assert_eq!(command_line(&words), r"$'a\3771\''");
+    }
+}

@@ -1,0 +1,352 @@
+//! The parent of the job: holds the lock's descriptor and the deadline, ends the tree, and tells how it ended.
+//!
+//! It touches no store and no output, so nothing that hangs there can keep it from killing. One thread, one loop.
+//! Behind its own deadline stands a kernel timer that kills even a guard that is stopped; the job's first process then
+//! dies by its parent-death signal, and front, the next subreaper, ends the rest.
+
+use std::ffi::OsString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+
+use super::messages::{Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
+use super::signals::Signals;
+use super::spawn::Spawn;
+use super::timer::{Alarm, Suicide};
+use super::{process, tree};
+use crate::clock::Boot;
+use crate::plan::{Leftovers, RunPlan};
+
+/// How soon SIGKILL is repeated for what was forked while it was sent.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How long a guard whose keeper is gone keeps the lock for front to have the end recorded.
+const RECORDING: Duration = Duration::from_secs(60);
+
+/// What the guard has from the fork on.
+pub struct Sides {
+    /// To front.
+    pub front: Channel,
+    /// To the keeper.
+    pub keeper: Channel,
+    /// The job's standard output and error, where front pumps them.
+    pub streams: [Option<OwnedFd>; 2],
+    /// The job gets a process group of its own.
+    pub own_group: bool,
+}
+
+/// Lives until the tree is gone. Run in a freshly forked process, which must exit after it.
+///
+/// # Errors
+/// If the system refuses a descriptor or a timer, before anything is started.
+pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
+    let signals = Signals::of_guard()?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let mut guard = Guard {
+        plan,
+        sides,
+        signals,
+        alarm: Alarm::new()?,
+        suicide: Suicide::new()?,
+        lock: None,
+        deadline: None,
+        job: None,
+        status: None,
+        began: Boot::now(),
+        cause: None,
+        kill_at: None,
+        leaked: 0,
+        front_gone: false,
+        keeper_gone: false,
+    };
+    if let Some(ended) = guard.until_the_tree_is_gone() {
+        guard.report(&ended);
+    }
+    Ok(())
+}
+
+struct Guard<'a> {
+    plan: &'a RunPlan,
+    sides: Sides,
+    signals: Signals,
+    alarm: Alarm,
+    suicide: Suicide,
+    lock: Option<OwnedFd>,
+    deadline: Option<Deadline>,
+    job: Option<Pid>,
+    status: Option<Status>,
+    began: Boot,
+    cause: Option<Cause>,
+    kill_at: Option<Boot>,
+    leaked: u32,
+    front_gone: bool,
+    keeper_gone: bool,
+}
+
+impl Guard<'_> {
+    /// `None` if nothing was ever started, because front or keeper went before.
+    fn until_the_tree_is_gone(&mut self) -> Option<Ended> {
+        loop {
+            // Renewals first: after a stop the newest deadline counts, not the one that passed while it waited in the socket.
+            self.hear_keeper();
+            self.hear_front();
+            if self.job.is_none() && self.status.is_none() {
+                if self.front_gone || self.keeper_gone {
+                    return None;
+                }
+            } else if self.reap() {
+                return Some(self.ended());
+            }
+            self.mind_the_time();
+            self.sleep();
+        }
+    }
+
+    fn sleep(&self) {
+        self.alarm.set(self.next_moment());
+        let interest = |gone: bool| if gone { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.alarm, PollFlags::IN),
+        ];
+        // A socket whose other end is gone would wake poll for ever.
+        if !self.front_gone {
+            fds.push(PollFd::new(&self.sides.front, interest(false)));
+        }
+        if !self.keeper_gone {
+            fds.push(PollFd::new(&self.sides.keeper, interest(false)));
+        }
+        let _ = poll(&mut fds, None);
+        while self.signals.next().is_some() {}
+    }
+
+    fn hear_keeper(&mut self) {
+        while !self.keeper_gone {
+            match self.sides.keeper.receive() {
+                Received::Message(ToGuard::Start { variables, deadline }, lock) => {
+                    if self.job.is_none() && self.status.is_none() {
+                        self.start(&variables, deadline, lock);
+                    }
+                }
+                Received::Message(ToGuard::Renewed(deadline), _) => self.set_deadline(deadline),
+                Received::Message(ToGuard::End(cause), _) => self.end(cause),
+                Received::Gone => self.keeper_gone = true,
+                Received::Nothing => break,
+            }
+        }
+    }
+
+    fn hear_front(&mut self) {
+        while !self.front_gone {
+            match self.sides.front.receive() {
+                Received::Message(FrontToGuard::Signal(signal), _) => self.pass_on(signal),
+                Received::Gone => {
+                    self.front_gone = true;
+                    if self.job.is_some() {
+                        self.end(Cause::FrontGone);
+                    }
+                }
+                Received::Nothing => break,
+            }
+        }
+    }
+
+    fn start(&mut self, variables: &[(String, OsString)], deadline: Option<Deadline>, lock: Option<OwnedFd>) {
+        self.lock = lock;
+        self.set_deadline(deadline);
+        self.began = Boot::now();
+        // The second look between grant and start: whoever was frozen in between must not begin.
+        if deadline.is_some_and(|d| self.began >= d.term) {
+            self.cause = Some(Cause::Lost);
+            self.status = Some(Status::Unknown);
+            return;
+        }
+        if self.front_is_gone_now() {
+            self.status = Some(Status::Unknown);
+            self.cause = Some(Cause::FrontGone);
+            return;
+        }
+        let spawn = Spawn {
+            command: &self.plan.command,
+            variables,
+            streams: std::mem::take(&mut self.sides.streams),
+            lock: self.lock.as_ref().map(AsFd::as_fd),
+            own_group: self.sides.own_group,
+        };
+        match spawn.start() {
+            Ok(job) => {
+                self.job = Some(job);
+                self.tell(&FromGuard::Started);
+            }
+            Err(error) => self.status = Some(Status::NotExecuted(error.raw_os_error().unwrap_or(libc::EINVAL))),
+        }
+        super::give_up_streams();
+    }
+
+    fn front_is_gone_now(&mut self) -> bool {
+        self.hear_front();
+        self.front_gone
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
+        self.suicide.set(deadline.map(|d| d.suicide));
+    }
+
+    fn pass_on(&self, signal: i32) {
+        // Not reaped yet, so the pid is still the job's.
+        if let (Some(job), None) = (self.job, self.status) {
+            // SAFETY: kill(2) on our own child.
+            unsafe {
+                libc::kill(job.as_raw_nonzero().get(), signal);
+            }
+        }
+    }
+
+    /// Begins to end the job. What takes the lock away outweighs what merely ends the run.
+    fn end(&mut self, cause: Cause) {
+        let lost = matches!(cause, Cause::Lost | Cause::Revoked);
+        if self.cause.is_some() && !lost {
+            return;
+        }
+        let first = self.kill_at.is_none();
+        self.cause = Some(cause);
+        let now = Boot::now();
+        let kill_at = match (cause, self.deadline) {
+            // Somebody else may have the lock already: there is no time for grace, but for what the fence left.
+            (Cause::Lost, Some(deadline)) if now < deadline.kill && now >= deadline.term => deadline.kill,
+            (Cause::Lost, _) => now,
+            _ => now + self.plan.kill_after,
+        };
+        self.kill_at = Some(self.kill_at.map_or(kill_at, |before| before.min(kill_at)));
+        if first {
+            tree::terminate(&[], self.plan.signal);
+        }
+    }
+
+    fn mind_the_time(&mut self) {
+        if self.job.is_none() {
+            return;
+        }
+        let now = Boot::now();
+        if self.deadline.is_some_and(|d| now >= d.term) && self.cause != Some(Cause::Lost) {
+            self.end(Cause::Lost);
+        }
+        if self.cause.is_none() && self.status.is_none() && self.time_limit_at().is_some_and(|at| now >= at) {
+            self.end(Cause::TimeLimit);
+        }
+        if self.kill_at.is_some_and(|at| now >= at) {
+            tree::terminate(&[], libc::SIGKILL);
+            self.kill_at = Some(now + AGAIN);
+        }
+    }
+
+    fn time_limit_at(&self) -> Option<Boot> {
+        self.plan.time_limit.map(|limit| self.began + limit)
+    }
+
+    fn next_moment(&self) -> Option<Boot> {
+        self.job?;
+        let term = self.deadline.map(|d| d.term).filter(|_| self.cause != Some(Cause::Lost));
+        let limit = self.time_limit_at().filter(|_| self.cause.is_none() && self.status.is_none());
+        [term, limit, self.kill_at].into_iter().flatten().min()
+    }
+
+    /// True once there is no child left, of whatever depth: orphans become this subreaper's children.
+    fn reap(&mut self) -> bool {
+        let mut none_left = self.job.is_none();
+        loop {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
+                Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => self.note(status),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    none_left = true;
+                    break;
+                }
+            }
+        }
+        none_left
+    }
+
+    fn note(&mut self, status: WaitStatus) {
+        if let Some(signal) = status.stopping_signal() {
+            self.tell_front(&FromGuard::Stopped(signal));
+        } else if status.continued() {
+            self.tell_front(&FromGuard::Continued);
+        } else {
+            self.status = status
+                .exit_status()
+                .map(Status::Exited)
+                .or_else(|| status.terminating_signal().map(Status::Signaled));
+            self.see_to_leftovers();
+        }
+    }
+
+    fn see_to_leftovers(&mut self) {
+        match self.plan.leftovers {
+            Leftovers::End if self.kill_at.is_none() => {
+                self.leaked = tree::terminate(&[], self.plan.signal);
+                self.kill_at = Some(Boot::now() + self.plan.kill_after);
+            }
+            Leftovers::WaitFor if self.cause.is_none() => {
+                let own = process::own().pid;
+                self.leaked = u32::try_from(process::descendants(own, &[]).len()).unwrap_or(u32::MAX);
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        let (peak_memory_kib, cpu) = children_usage();
+        Ended {
+            status: self.status.unwrap_or(Status::Unknown),
+            cause: self.cause,
+            duration: Boot::now().since(self.began),
+            leaked: self.leaked,
+            peak_memory_kib,
+            cpu,
+        }
+    }
+
+    fn tell_front(&self, message: &FromGuard) {
+        self.sides.front.send(message, None);
+    }
+
+    fn tell(&self, message: &FromGuard) {
+        self.tell_front(message);
+        self.sides.keeper.send(message, None);
+    }
+
+    /// Tells the end; the lock's descriptor is closed by this process's exit, after the keeper has had the end to record.
+    fn report(&mut self, ended: &Ended) {
+        self.suicide.set(None);
+        self.tell(&FromGuard::Ended(ended.clone()));
+        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes.
+        self.hear_keeper();
+        let give_up = Boot::now() + RECORDING;
+        while self.keeper_gone && !self.front_gone && Boot::now() < give_up {
+            self.alarm.set(Some(give_up));
+            let _ = poll(&mut [PollFd::new(&self.sides.front, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)], None);
+            self.hear_front();
+        }
+    }
+}
+
+/// Largest resident set in KiB of any one, and CPU time of all children that were waited for (getrusage(2)).
+fn children_usage() -> (u64, Duration) {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: rusage is plain data, for which zero is valid; getrusage(2) fills it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let time = |t: libc::timeval| {
+        Duration::from_secs(t.tv_sec.unsigned_abs()) + Duration::from_micros(t.tv_usec.unsigned_abs())
+    };
+    (usage.ru_maxrss.unsigned_abs(), time(usage.ru_utime) + time(usage.ru_stime))
+}
+

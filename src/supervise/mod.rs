@@ -1,0 +1,3 @@
+pub mod signals;
+pub mod process;
+pub mod messages;

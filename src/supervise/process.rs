@@ -1,0 +1,128 @@
+//! What /proc says of processes (proc_pid_stat(5), proc_pid_environ(5)). All of it may be stale when it is read;
+//! whoever acts on it holds a pidfd first or is the parent.
+
+use std::collections::HashMap;
+use std::fs;
+
+use crate::store::ProcessId;
+
+/// A line of /proc/PID/stat, as far as it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The process.
+    pub id: ProcessId,
+    /// Its parent.
+    pub parent: i32,
+    /// Its name.
+    pub name: String,
+    /// `Z` for a zombie, `X` for one that is dead.
+    pub state: char,
+}
+
+impl Stat {
+    /// Whether it runs or could run.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Reads the stat line of `pid`; `None` if there is no such process, or it can't be seen from here.
+pub fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
+}
+
+/// The name is in parentheses and may itself hold any of `) (`: the last `)` ends it.
+fn parse_stat(line: &str) -> Option<Stat> {
+    let (pid, rest) = line.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        id: ProcessId { pid: pid.parse().ok()?, start: fields.get(19)?.parse().ok()? },
+        parent: fields.get(1)?.parse().ok()?,
+        name: name.to_owned(),
+        state: fields.first()?.chars().next()?,
+    })
+}
+
+/// The calling process.
+pub fn own() -> ProcessId {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    identify(pid)
+}
+
+/// `pid` with its start time; a start time of 0, which no process has, if it is gone.
+pub fn identify(pid: i32) -> ProcessId {
+    stat(pid).map_or(ProcessId { pid, start: 0 }, |s| s.id)
+}
+
+/// Whether `id` is alive, not a zombie, and not another process with the same pid.
+pub fn is_alive(id: ProcessId) -> bool {
+    stat(id.pid).is_some_and(|s| s.id == id && s.is_alive())
+}
+
+/// Every process that can be seen.
+pub fn all() -> Vec<Stat> {
+    let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
+    folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(stat).collect()
+}
+
+/// Everything below `root` that is alive, by parent links, without what lies below `but`.
+pub fn descendants(root: i32, but: &[i32]) -> Vec<Stat> {
+    let mut children: HashMap<i32, Vec<Stat>> = HashMap::new();
+    for process in all() {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for child in children.remove(&parent).unwrap_or_default() {
+            if !but.contains(&child.id.pid) {
+                parents.push(child.id.pid);
+                found.push(child);
+            }
+        }
+    }
+    found.retain(Stat::is_alive);
+    found
+}
+
+/// Parent, grandparent and so on, up to the last that can be seen.
+pub fn ancestors(of: i32) -> Vec<Stat> {
+    let mut found: Vec<Stat> = Vec::new();
+    let mut next = stat(of).map_or(0, |s| s.parent);
+    while next > 0 && found.len() < 256 {
+        let Some(ancestor) = stat(next) else { break };
+        next = ancestor.parent;
+        found.push(ancestor);
+    }
+    found
+}
+
+/// The value of `name` in the environment that `pid` was started with. `None` also where it can't be read.
+pub fn environment_value(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|&b| b == 0).find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_is_parsed() {
+        let line = "42 (a) (b c) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 991 1 1";
+        let stat = parse_stat(line).expect("it is a stat line");
+        assert_eq!(stat.id, ProcessId { pid: 42, start: 991 });
+        assert_eq!((stat.parent, stat.name.as_str(), stat.state), (7, "a) (b c", 'S'));
+    }
+
+    #[test]
+    fn this_process_is_alive_and_its_reused_pid_is_not() {
+        let own = own();
+        assert!(is_alive(own));
+        assert!(!is_alive(ProcessId { start: own.start + 1, ..own }));
+    }
+}

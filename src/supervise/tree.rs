@@ -1,0 +1,139 @@
+//! Ends process trees: the living job's, and what a run that is gone left on this machine.
+//!
+//! What it does not find: a process that dropped both the inherited descriptor and its environment after all three of
+//! its run's own processes were gone. Nor does it see into a pid namespace that it is not above of.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::process::{self, Stat};
+use crate::clock::Boot;
+use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
+
+/// How long a process that was sent SIGKILL may take to be gone before it counts as stuck: K at the default TTL.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// The environment variable that marks every process of a run.
+pub const MARK: &str = "JOBLOCK_RUN_ID";
+
+/// Sends `signal` to exactly the process `id`; a reused pid is not hit.
+///
+/// # Errors
+/// `EPERM` for another user's process, `ESRCH` if it is gone.
+pub fn signal(id: ProcessId, signal: i32) -> Result<(), Errno> {
+    let pidfd = open(id)?;
+    send(&pidfd, signal)
+}
+
+fn open(id: ProcessId) -> Result<OwnedFd, Errno> {
+    let pid = Pid::from_raw(id.pid).ok_or(Errno::SRCH)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    // The pidfd pins the process: if the start time is still right now, it was right when it was opened.
+    if process::stat(id.pid).is_some_and(|s| s.id == id) { Ok(pidfd) } else { Err(Errno::SRCH) }
+}
+
+fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Errno> {
+    // SAFETY: the number only goes to the kernel, which refuses what is no signal (EINVAL).
+    let signal = unsafe { Signal::from_raw_unchecked(signal) };
+    pidfd_send_signal(pidfd, signal)
+}
+
+/// Sends `with` to everything below this process but the trees of `but`, then SIGCONT, so that a stopped one can follow.
+/// Says how many there were.
+pub fn terminate(but: &[i32], with: i32) -> u32 {
+    let found = process::descendants(process::own().pid, but);
+    for process in &found {
+        if signal(process.id, with).is_ok() && with != libc::SIGKILL {
+            let _ = signal(process.id, libc::SIGCONT);
+        }
+    }
+    u32::try_from(found.len()).unwrap_or(u32::MAX)
+}
+
+/// Ends what is left of runs whose own processes are gone.
+pub struct Tree {
+    here: Place,
+}
+
+impl Tree {
+    /// For the machine and the namespaces that this process is in.
+    pub fn new(here: Place) -> Tree {
+        Tree { here }
+    }
+
+    /// Whether front, keeper or guard of `holder` is alive; `None` if that can't be seen from here.
+    pub fn alive(&self, holder: &Holder) -> Option<bool> {
+        let three = holder.processes;
+        self.here
+            .same_pids(&holder.place)
+            .then(|| [three.front, three.keeper, three.guard].into_iter().any(process::is_alive))
+    }
+
+    fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> Vec<Stat> {
+        let own = process::own().pid;
+        let marked = |pid| process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str());
+        let holds = |pid| lock_file.is_some_and(|(device, inode)| holds_the_lock(pid, device, inode));
+        process::all()
+            .into_iter()
+            .filter(|p| p.is_alive() && p.id.pid != own && (marked(p.id.pid) || holds(p.id.pid)))
+            .collect()
+    }
+}
+
+impl Clearing for Tree {
+    fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
+        if self.alive(holder) == Some(true) {
+            return Cleared::Alive;
+        }
+        let file = lock_file.and_then(|fd| rustix::fs::fstat(fd).ok()).map(|s| (s.st_dev, s.st_ino));
+        let mut ended = 0;
+        let deadline = Boot::now() + DEATH;
+        loop {
+            let found = Self::leftovers(holder, file);
+            if found.is_empty() {
+                return Cleared::Gone { ended };
+            }
+            let mut waited = false;
+            for process in &found {
+                let Ok(pidfd) = open(process.id) else { continue };
+                if send(&pidfd, libc::SIGKILL).is_ok() {
+                    ended += 1;
+                    waited |= wait_for_death(&pidfd, deadline);
+                }
+            }
+            if !waited || Boot::now() >= deadline {
+                let left: Vec<String> = Self::leftovers(holder, file)
+                    .iter()
+                    .map(|p| format!("pid {} ({}, state {})", p.id.pid, p.name, p.state))
+                    .collect();
+                return if left.is_empty() { Cleared::Gone { ended } } else { Cleared::Stuck(left.join(", ")) };
+            }
+        }
+    }
+}
+
+/// A pidfd is readable once its process is gone (pidfd_open(2)).
+fn wait_for_death(pidfd: &OwnedFd, deadline: Boot) -> bool {
+    let left = deadline.since(Boot::now());
+    let timeout = rustix::time::Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+    matches!(poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&timeout)), Ok(1..))
+}
+
+/// Whether `pid` has the very open file that the flock(2) was taken through, not merely the same file, as somebody who
+/// waits for the lock does: fdinfo has a `lock:` line for the former only (proc_pid_fdinfo(5)).
+fn holds_the_lock(pid: i32, device: u64, inode: u64) -> bool {
+    let process = Path::new("/proc").join(pid.to_string());
+    let Ok(folder) = fs::read_dir(process.join("fd")) else { return false };
+    folder.flatten().any(|entry| {
+        fs::metadata(entry.path()).is_ok_and(|m| m.dev() == device && m.ino() == inode)
+            && fs::read_to_string(process.join("fdinfo").join(entry.file_name()))
+                .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK")))
+    })
+}
