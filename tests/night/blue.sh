@@ -7,7 +7,7 @@ start() { # TRIGGER JOB
     if [ -e "$night/joblock.toml" ]; then
         JOBLOCK_TRIGGER=$1 joblock run "$2"
     else
-        "$night/bin/job.sh" "$2"
+        job.sh "$2"
     fi
     code=$?
     tell "$1 of $2 exited with $code"

@@ -93,8 +93,10 @@ impl Stage {
             .expect("a folder")
             .to_str()
             .expect("a path in UTF-8");
-        let path =
-            format!("{joblock}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let path = format!(
+            "{}/bin:{joblock}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            root.display()
+        );
         let plan: Value = serde_json::from_str(include_str!("night.json")).expect("night.json");
         write_plan(root, &plan, store.as_deref(), &path);
 
@@ -127,11 +129,6 @@ impl Stage {
         };
         stage.set_clock(-1);
         stage
-    }
-
-    /// What runs a job of the night.
-    pub fn job_sh(&self) -> PathBuf {
-        self.file("bin/job.sh")
     }
 
     fn file(&self, name: &str) -> PathBuf {
