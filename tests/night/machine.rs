@@ -31,6 +31,7 @@ impl Cgroup {
                     .expect("the night needs root and a memory cgroup: +memory in /sys/fs/cgroup/cgroup.subtree_control");
             }
         }
+        remove_orphans(root);
         let dir = root.join(format!("joblock-night-{}-{name}", std::process::id()));
         fs::create_dir(&dir).unwrap_or_else(|e| {
             panic!(
@@ -98,11 +99,21 @@ impl Drop for Cgroup {
                 self.dir.display(),
                 self.pids()
             );
-            if std::thread::panicking() {
-                eprintln!("{left}")
-            } else {
-                panic!("{left}")
-            }
+            assert!(std::thread::panicking(), "{left}");
+            eprintln!("{left}");
+        }
+    }
+}
+
+/// Removes what tests left that were killed themselves: their processes died with them, empty cgroups stay.
+fn remove_orphans(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let maker = name
+            .strip_prefix("joblock-night-")
+            .and_then(|rest| rest.split('-').next());
+        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }
