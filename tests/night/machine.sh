@@ -1,6 +1,6 @@
 #!/bin/sh
 # machine.sh NAME PROGRAM...: the first process of a host of the night, in UTS, PID and mount namespaces of its own.
-# What it mounts and writes is this host's alone: /etc is an overlay, /run (with cron's pid file) is empty.
+# What it mounts and writes is this host's alone: /etc is a copy, /run (with cron's pid file) is empty.
 set -eu
 . "$(dirname "$0")/clock.sh"
 
@@ -8,8 +8,8 @@ name=$1
 shift
 hostname "$name"
 mount -t tmpfs none /run
-mkdir /run/etc /run/etc-work
-mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work /etc
+cp -a /etc /run/etc
+mount --bind /run/etc /etc
 mount -t tmpfs -o mode=1730 none /var/spool/cron/crontabs
 mount -t tmpfs none /etc/cron.d
 echo "$name" >/etc/hostname

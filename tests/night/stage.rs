@@ -24,7 +24,7 @@ pub const PERSONS: i64 = 200;
 /// How long a minute of the night takes.
 const MINUTE: Duration = Duration::from_millis(25);
 /// Bytes of memory for blue's container: plenty for all but the job that takes everything.
-const BLUE_MEMORY: u64 = 96 << 20;
+const BLUE_MEMORY: u64 = 128 << 20;
 
 const SCRIPTS: [(&str, &str); 6] = [
     ("clock.sh", include_str!("clock.sh")),
