@@ -83,8 +83,8 @@ pub enum DurationError {
 }
 
 const UNITS: &[&str] = &[
-    "ms", "millis", "msec", "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h",
-    "hr", "hrs", "hour", "hours", "d", "day", "days", "w", "week", "weeks",
+    "ms", "millis", "msec", "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute",
+    "minutes", "h", "hr", "hrs", "hour", "hours", "d", "day", "days", "w", "week", "weeks",
 ];
 
 impl FromStr for Span {
@@ -101,7 +101,11 @@ impl FromStr for Span {
         if trimmed.starts_with('-') {
             return Err(DurationError::Negative(text.to_owned()));
         }
-        let parsed = if is_plain(trimmed) { seconds(trimmed)? } else { with_units(trimmed)? };
+        let parsed = if is_plain(trimmed) {
+            seconds(trimmed)?
+        } else {
+            with_units(trimmed)?
+        };
         if parsed > LONGEST {
             return Err(DurationError::TooLong(text.to_owned()));
         }
@@ -120,7 +124,9 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn seconds(text: &str) -> Result<Duration, DurationError> {
-    let seconds = text.parse::<f64>().map_err(|_| DurationError::Malformed(text.to_owned()))?;
+    let seconds = text
+        .parse::<f64>()
+        .map_err(|_| DurationError::Malformed(text.to_owned()))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| DurationError::TooLong(text.to_owned()))
 }
 
@@ -130,9 +136,15 @@ fn with_units(text: &str) -> Result<Duration, DurationError> {
     if !text.chars().all(known) || !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Err(malformed());
     }
-    for unit in text.split(|c: char| !c.is_ascii_alphabetic()).filter(|u| !u.is_empty()) {
+    for unit in text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .filter(|u| !u.is_empty())
+    {
         if !UNITS.contains(&unit) {
-            return Err(DurationError::Unit { text: text.to_owned(), unit: unit.to_owned() });
+            return Err(DurationError::Unit {
+                text: text.to_owned(),
+                unit: unit.to_owned(),
+            });
         }
     }
     humantime::parse_duration(text).map_err(|e| match e {

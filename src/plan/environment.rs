@@ -10,7 +10,10 @@ pub const SYSTEM_FOLDER: &str = "/var/lib/joblock";
 
 /// The surroundings of this process. [`Default`] is a place that says nothing, for tests.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own, not a state")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an answer of its own, not a state"
+)]
 pub struct Environment {
     /// `$JOBLOCK_STORE`.
     pub store: Option<OsString>,
@@ -75,8 +78,12 @@ fn ancestors() -> Vec<String> {
     let mut names = Vec::new();
     let mut pid = rustix::process::getppid();
     while let Some(parent) = pid.filter(|_| names.len() < MOST) {
-        let Ok(stat) = fs::read(format!("/proc/{}/stat", parent.as_raw_pid())) else { break };
-        let Some((name, above)) = name_and_parent(&stat) else { break };
+        let Ok(stat) = fs::read(format!("/proc/{}/stat", parent.as_raw_pid())) else {
+            break;
+        };
+        let Some((name, above)) = name_and_parent(&stat) else {
+            break;
+        };
         names.push(name);
         pid = above;
     }
@@ -100,7 +107,10 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let (name, parent) = name_and_parent(b"7 (a) b (c)) S 42 7 7 0").unwrap();
-        assert_eq!((name.as_str(), parent.map(rustix::process::Pid::as_raw_pid)), ("a) b (c)", Some(42)));
+        assert_eq!(
+            (name.as_str(), parent.map(rustix::process::Pid::as_raw_pid)),
+            ("a) b (c)", Some(42))
+        );
     }
 
     #[test]
