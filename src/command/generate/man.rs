@@ -316,10 +316,10 @@ fn file_page() -> String {
     ] {
         text += &heading(title);
         for key in table {
-            text += &entry(
-                &format!("{} = {}", key.name, key.example),
-                &format!("{} ({}.)", key.help, key.value),
-            );
+            let mut kind = key.value.to_owned();
+            kind[..1].make_ascii_uppercase();
+            let term = format!("{} = {}", key.name, key.example);
+            text += &entry(&term, &format!("{kind}. {}", key.help));
         }
     }
     text += &heading("EXAMPLES");
