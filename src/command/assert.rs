@@ -20,7 +20,12 @@ pub fn run(args: &AssertArgs, global: &Global) -> anyhow::Result<u8> {
     };
     let reading = Reading::open_from_job(global)?;
     let row = reading.store().by_prefix(run.as_str())?.into_iter().next();
-    let row = row.with_context(|| format!("run {run} is not in the store {}", reading.store().about().url))?;
+    let row = row.with_context(|| {
+        format!(
+            "run {run} is not in the store {}",
+            reading.store().about().url
+        )
+    })?;
     if let Some(job) = args.job.as_ref().filter(|job| **job != row.job) {
         say(format_args!("this is a run of {}, not of {job}", row.job));
         return Ok(exit::ASSERT_NOT_HELD);
@@ -29,7 +34,11 @@ pub fn run(args: &AssertArgs, global: &Global) -> anyhow::Result<u8> {
     match holds_now(&seen, &run, token, Wall::now()) {
         Ok(()) => Ok(exit::OK),
         Err(why) => {
-            say(format_args!("the lock {} is not held by run {}: {why}", row.lock, run.short()));
+            say(format_args!(
+                "the lock {} is not held by run {}: {why}",
+                row.lock,
+                run.short()
+            ));
             Ok(exit::ASSERT_NOT_HELD)
         }
     }

@@ -20,12 +20,22 @@ pub fn run(args: &DoctorArgs, global: &Global) -> anyhow::Result<u8> {
         text(&Page::of_stdout(Wall::now()), about.as_ref(), &findings)
     };
     print(answer.as_bytes())?;
-    Ok(if worst(&findings) == Level::Bad { exit::STORE_UNUSABLE } else { exit::OK })
+    Ok(if worst(&findings) == Level::Bad {
+        exit::STORE_UNUSABLE
+    } else {
+        exit::OK
+    })
 }
 
 /// Goes as far as it can; what stops it is the last finding.
 fn examine(global: &Global, findings: &mut Vec<Finding>) -> Option<About> {
-    let mut found = |level, what: &str, detail: String| findings.push(Finding { level, what: what.to_owned(), detail });
+    let mut found = |level, what: &str, detail: String| {
+        findings.push(Finding {
+            level,
+            what: what.to_owned(),
+            detail,
+        })
+    };
     let setting = match Setting::read(global) {
         Ok(setting) => setting,
         Err(error) => {
@@ -34,10 +44,22 @@ fn examine(global: &Global, findings: &mut Vec<Finding>) -> Option<About> {
         }
     };
     match &setting.file {
-        Some(file) => found(Level::Ok, "jobs file", format!("{}, {} jobs", file.path.display(), file.jobs.len())),
-        None => found(Level::Ok, "jobs file", format!("none: no --config, no $JOBLOCK_CONFIG, no {DEFAULT_PATH}")),
+        Some(file) => found(
+            Level::Ok,
+            "jobs file",
+            format!("{}, {} jobs", file.path.display(), file.jobs.len()),
+        ),
+        None => found(
+            Level::Ok,
+            "jobs file",
+            format!("none: no --config, no $JOBLOCK_CONFIG, no {DEFAULT_PATH}"),
+        ),
     }
-    found(Level::Ok, "which store", format!("named by {}", setting.store.source));
+    found(
+        Level::Ok,
+        "which store",
+        format!("named by {}", setting.store.source),
+    );
     match Reading::of(setting, Purpose::Read) {
         Ok(reading) => {
             findings.extend(reading.store().probe());

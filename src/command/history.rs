@@ -16,7 +16,7 @@ pub fn run(args: &HistoryArgs, global: &Global) -> anyhow::Result<u8> {
     if let Some(job) = &args.job {
         look.known(job.as_str(), &reading.declared())?;
     }
-    let runs = look.runs(&query(args, &reading))?;
+    let runs = look.runs(query(args, &reading))?;
     if args.json {
         print(json::document(HistoryJson::new(&runs))?.as_bytes())?;
         return Ok(exit::OK);
@@ -37,5 +37,6 @@ fn query(args: &HistoryArgs, reading: &Reading) -> Query {
         outcomes: args.outcomes.clone(),
         host: args.host.clone(),
         trigger: args.trigger,
+        ..Query::default()
     }
 }

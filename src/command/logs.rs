@@ -17,7 +17,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Runs it.
 pub fn run(args: &LogsArgs, global: &Global) -> anyhow::Result<u8> {
     let reading = Reading::open(global)?;
-    let Some(run) = reading.one(&args.target)? else { return Ok(exit::OWN_FAILURE) };
+    let Some(run) = reading.one(&args.target)? else {
+        return Ok(exit::OWN_FAILURE);
+    };
     if args.json {
         let tail = reading.store().tail(&run.run_id)?;
         print(json::document(LogsJson::new(&run, tail.as_ref()))?.as_bytes())?;
@@ -28,7 +30,10 @@ pub fn run(args: &LogsArgs, global: &Global) -> anyhow::Result<u8> {
     } else {
         match reading.store().tail(&run.run_id)? {
             Some(tail) => drop(show_new(0, &tail)?),
-            None => say(format_args!("no output of run {} was kept", run.run_id.short())),
+            None => say(format_args!(
+                "no output of run {} was kept",
+                run.run_id.short()
+            )),
         }
     }
     Ok(exit::OK)
@@ -40,7 +45,9 @@ fn follow(reading: &Reading, run: &RunId) -> anyhow::Result<()> {
     let mut printed = 0;
     loop {
         // Asked before the tail is read: what an ended run wrote is all there.
-        let goes_on = look.run(run)?.is_some_and(|row| row.outcome == Outcome::Running);
+        let goes_on = look
+            .run(run)?
+            .is_some_and(|row| row.outcome == Outcome::Running);
         if let Some(tail) = reading.store().tail(run)? {
             match show_new(printed, &tail)? {
                 Some(total) => printed = total,

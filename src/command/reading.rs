@@ -62,7 +62,13 @@ impl Reading {
     pub fn of(setting: Setting, purpose: Purpose) -> anyhow::Result<Self> {
         let store = store::open(&setting.store.url, purpose, setting.store.pinned.as_deref())?;
         let here = Place::here();
-        Ok(Reading { store, jobs_file: setting.file, tree: Tree::new(here.clone()), here, now: Wall::now() })
+        Ok(Reading {
+            store,
+            jobs_file: setting.file,
+            tree: Tree::new(here.clone()),
+            here,
+            now: Wall::now(),
+        })
     }
 
     /// Inside a job: the store that the job's own `joblock` used, whatever a jobs file says by now.
@@ -70,7 +76,14 @@ impl Reading {
         let environment = Environment::read();
         let named = global.store.as_ref().or(environment.store.as_ref());
         let store = plan::locate_store(named.map(AsRef::as_ref), None, &environment)?;
-        Self::of(Setting { environment, file: None, store }, Purpose::Read)
+        Self::of(
+            Setting {
+                environment,
+                file: None,
+                store,
+            },
+            Purpose::Read,
+        )
     }
 
     /// The store.
@@ -80,12 +93,18 @@ impl Reading {
 
     /// A look at it from here.
     pub fn look(&self) -> Look<'_> {
-        Look::new(&*self.store, &self.tree)
+        Look::new(&*self.store, |holder| {
+            Tree::new(Place::here()).alive(holder)
+        })
     }
 
     /// The names of the jobs file's jobs.
     pub fn declared(&self) -> Vec<&str> {
-        self.jobs_file.iter().flat_map(|file| file.jobs.keys()).map(JobName::as_str).collect()
+        self.jobs_file
+            .iter()
+            .flat_map(|file| file.jobs.keys())
+            .map(JobName::as_str)
+            .collect()
     }
 
     /// What the jobs file says of `job`.
@@ -102,7 +121,9 @@ impl Reading {
 
     /// When the jobs file was last changed: its schedules are not older than that, as far as anybody knows.
     pub fn jobs_file_since(&self) -> Option<Wall> {
-        let changed = fs::metadata(&self.jobs_file.as_ref()?.path).and_then(|m| m.modified()).ok()?;
+        let changed = fs::metadata(&self.jobs_file.as_ref()?.path)
+            .and_then(|m| m.modified())
+            .ok()?;
         let since_epoch = changed.duration_since(UNIX_EPOCH).ok()?;
         i64::try_from(since_epoch.as_millis()).ok().map(Wall)
     }
@@ -112,9 +133,16 @@ impl Reading {
         match self.look().find(target, &self.declared())? {
             Found::One(run) => Ok(Some(*run)),
             Found::Several(runs) => {
-                let page = Page { width: None, colour: false, ..Page::of_stdout(self.now) };
+                let page = Page {
+                    width: None,
+                    colour: false,
+                    ..Page::of_stdout(self.now)
+                };
                 let list = show::candidates(&page, &runs);
-                say(format_args!("{} could be any of these, give more digits:\n{list}", target.as_str()));
+                say(format_args!(
+                    "{} could be any of these, give more digits:\n{list}",
+                    target.as_str()
+                ));
                 Ok(None)
             }
         }
@@ -127,16 +155,31 @@ impl Reading {
     pub fn held(&self, job: &str) -> anyhow::Result<Option<Held>> {
         self.look().known(job, &self.declared())?;
         let lock = self.lock_of(job)?;
-        let Some(seen) = self.look().lock(&lock)? else { return Ok(None) };
-        let Some((holder, token)) = seen.holder.zip(seen.token) else { return Ok(None) };
-        Ok(Some(Held { lock, holder, token, seq: seen.seq, ttl: seen.ttl }))
+        let Some(seen) = self.look().lock(&lock)? else {
+            return Ok(None);
+        };
+        let Some((holder, token)) = seen.holder.zip(seen.token) else {
+            return Ok(None);
+        };
+        Ok(Some(Held {
+            lock,
+            holder,
+            token,
+            seq: seen.seq,
+            ttl: seen.ttl,
+        }))
     }
 
     /// A request for the grant with `token`, in the name of the calling user.
     pub fn request(&self, token: Token, reason: &str) -> Request {
         let who = origin::who();
         let user = who.sudo_user.unwrap_or(who.user);
-        Request { token, by: format!("{user}@{}", self.here.host), reason: reason.to_owned(), at: Wall::now() }
+        Request {
+            token,
+            by: format!("{user}@{}", self.here.host),
+            reason: reason.to_owned(),
+            at: Wall::now(),
+        }
     }
 
     /// Waits until the run that holds `held` has let go, or no longer answers.
@@ -144,7 +187,10 @@ impl Reading {
         let mut vigil = Vigil::new(held.holder.run_id.clone(), held.seq, Boot::now());
         loop {
             let now = Boot::now();
-            let seen = self.store.inspect(&held.lock).context("can't see what became of the request")?;
+            let seen = self
+                .store
+                .inspect(&held.lock)
+                .context("can't see what became of the request")?;
             match vigil.see(&seen, now) {
                 Sight::Holds(_) if !self.look().is_gone(&held.holder) => sleep(LOOK),
                 // Its processes are gone without a release: nothing of it runs.

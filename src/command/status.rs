@@ -16,9 +16,20 @@ pub fn run(args: &StatusArgs, global: &Global) -> anyhow::Result<u8> {
     for job in &args.jobs {
         look.known(job.as_str(), &reading.declared())?;
     }
-    let asked: Vec<String> = args.jobs.iter().map(|job| job.as_str().to_owned()).collect();
-    let listed = if asked.is_empty() { all(&reading, &look)? } else { asked };
-    let jobs = listed.iter().map(|job| status(&reading, &look, job)).collect::<anyhow::Result<Vec<_>>>()?;
+    let asked: Vec<String> = args
+        .jobs
+        .iter()
+        .map(|job| job.as_str().to_owned())
+        .collect();
+    let listed = if asked.is_empty() {
+        all(&reading, &look)?
+    } else {
+        asked
+    };
+    let jobs = listed
+        .iter()
+        .map(|job| status(&reading, &look, job))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let about = reading.store().about();
     let page = Page::of_stdout(reading.now);
     let answer = if args.json {
@@ -43,7 +54,9 @@ fn all(reading: &Reading, look: &Look<'_>) -> anyhow::Result<Vec<String>> {
 fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobStatus> {
     let declared = reading.job(job);
     let name = reading.lock_of(job)?;
-    let schedule = declared.and_then(|j| j.schedule.as_ref()).map(|at| &at.value);
+    let schedule = declared
+        .and_then(|j| j.schedule.as_ref())
+        .map(|at| &at.value);
     Ok(JobStatus {
         job: job.to_owned(),
         seen: look.lock(&name)?,

@@ -18,13 +18,21 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
         return Ok(exit::OK);
     };
     let page = Page::of_stdout(reading.now);
-    say(format_args!("the lock {} is held by {}", held.lock, record::holder(&page, &held.holder)));
-    reading.store().revoke(&held.lock, &reading.request(held.token, &args.reason))?;
+    say(format_args!(
+        "the lock {} is held by {}",
+        held.lock,
+        record::holder(&page, &held.holder)
+    ));
+    reading
+        .store()
+        .revoke(&held.lock, &reading.request(held.token, &args.reason))?;
     let sight = if reading.look().is_gone(&held.holder) {
         say("its processes are gone: the next start takes over");
         Sight::Over
     } else {
-        say("revoked; waiting for its holder to kill the job and let go; ^C ends the waiting, not the revocation");
+        say(
+            "revoked; waiting for its holder to kill the job and let go; ^C ends the waiting, not the revocation",
+        );
         reading.watch(&held)?
     };
     clear(args, &reading, &held.holder)?;
@@ -41,7 +49,9 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
 fn unanswered(held: &Held, silent: u64) -> u8 {
     let Held { holder, ttl, .. } = held;
     let (host, three) = (&holder.place.host, holder.processes);
-    say(format_args!("{host} has given no sign of life for {silent} s"));
+    say(format_args!(
+        "{host} has given no sign of life for {silent} s"
+    ));
     if ttl.is_some() {
         say("its lease is over: the next start takes over");
         return exit::OK;
@@ -59,15 +69,24 @@ fn clear(args: &UnlockArgs, reading: &Reading, holder: &Holder) -> anyhow::Resul
     if !args.kill {
         let left = reading.left_here(holder);
         if !left.is_empty() {
-            say(format_args!("left on this machine: {}; the next start ends them, or `--kill` does now", left.join(", ")));
+            say(format_args!(
+                "left on this machine: {}; the next start ends them, or `--kill` does now",
+                left.join(", ")
+            ));
         }
         return Ok(());
     }
     match reading.kill_left_here(holder) {
         Cleared::Gone { ended: 0 } => say("nothing of it is left on this machine"),
-        Cleared::Gone { ended } => say(format_args!("ended {ended} of its processes on this machine")),
-        Cleared::Alive => say("its own processes are alive on this machine, and end the job themselves"),
-        Cleared::Stuck(left) => bail!("these can't be ended: {left}; end them as root, or see what they wait for"),
+        Cleared::Gone { ended } => say(format_args!(
+            "ended {ended} of its processes on this machine"
+        )),
+        Cleared::Alive => {
+            say("its own processes are alive on this machine, and end the job themselves")
+        }
+        Cleared::Stuck(left) => {
+            bail!("these can't be ended: {left}; end them as root, or see what they wait for")
+        }
     }
     Ok(())
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use joblock::clock::Wall;
 use joblock::name::{JobName, RunId};
-use joblock::store::record::{
-    Attempted, End, OutOfMemory, Outcome, RunRecord, Tail, Trigger, Who,
-};
+use joblock::store::record::{Attempted, End, OutOfMemory, Outcome, RunRecord, Tail, Trigger, Who};
 use joblock::store::{
-    self, Attempt, Cleared, Clearing, Grant, Holder, LockRequest, Place, ProcessId, Processes, Purpose, Store, StoreUrl,
+    self, Attempt, Cleared, Clearing, Grant, Holder, LockRequest, Place, ProcessId, Processes,
+    Purpose, Store, StoreUrl,
 };
 use joblock::supervise::process;
 
@@ -54,7 +53,16 @@ impl Went {
         };
         let signal = (outcome == Outcome::Signaled).then_some(9);
         let (host, trigger, output) = ("green", Trigger::Schedule, &b""[..]);
-        Went { outcome, exit_code, signal, seconds_ago, host, trigger, output, total: 0 }
+        Went {
+            outcome,
+            exit_code,
+            signal,
+            seconds_ago,
+            host,
+            trigger,
+            output,
+            total: 0,
+        }
     }
 
     pub fn on(self, host: &'static str) -> Self {
@@ -67,7 +75,11 @@ impl Went {
 
     /// With this output, of `total` bytes in all.
     pub fn saying(self, output: &'static [u8], total: u64) -> Self {
-        Went { output, total, ..self }
+        Went {
+            output,
+            total,
+            ..self
+        }
     }
 }
 
@@ -85,9 +97,16 @@ impl Past {
     fn new(shared: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("joblock.toml"), "").expect("a jobs file");
-        let url = StoreUrl::Sqlite { path: folder.path().join("joblock.db"), shared };
+        let url = StoreUrl::Sqlite {
+            path: folder.path().join("joblock.db"),
+            shared,
+        };
         let store = store::open(&url, Purpose::Run, None).expect("a new store");
-        Past { folder, shared, store }
+        Past {
+            folder,
+            shared,
+            store,
+        }
     }
 
     /// Where a file of that name would be.
@@ -98,7 +117,11 @@ impl Past {
     /// The store's URL.
     pub fn url(&self) -> String {
         let path = self.path("joblock.db");
-        format!("sqlite:{}{}", path.display(), if self.shared { "?shared" } else { "" })
+        format!(
+            "sqlite:{}{}",
+            path.display(),
+            if self.shared { "?shared" } else { "" }
+        )
     }
 
     /// The jobs file says this from now on.
@@ -114,19 +137,33 @@ impl Past {
     /// The same, to be spawned.
     pub fn plain(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
-        for name in ["JOBLOCK_STORE", "JOBLOCK_CONFIG", "JOBLOCK_RUN_ID", "JOBLOCK_TOKEN", "JOBLOCK_JOB"] {
+        for name in [
+            "JOBLOCK_STORE",
+            "JOBLOCK_CONFIG",
+            "JOBLOCK_RUN_ID",
+            "JOBLOCK_TOKEN",
+            "JOBLOCK_JOB",
+        ] {
             command.env_remove(name);
         }
-        command.env("TZ", "UTC").args(args).arg("--store").arg(self.url());
+        command
+            .env("TZ", "UTC")
+            .args(args)
+            .arg("--store")
+            .arg(self.url());
         command.arg("--config").arg(self.path("joblock.toml"));
         command
     }
 
     /// What `joblock` says as JSON.
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
-        let output = self.joblock(&[args, &["--json"]].concat()).output().expect("it starts");
+        let output = self
+            .joblock(&[args, &["--json"]].concat())
+            .output()
+            .expect("it starts");
         let text = String::from_utf8(output.stdout).expect("UTF-8");
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
+        let value: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
         assert_eq!(value["version"], 1, "every answer has its version");
         value
     }
@@ -147,7 +184,12 @@ impl Past {
             job,
             token: None,
             trigger: went.trigger,
-            who: Who { uid: 0, user: "root".into(), sudo_user: Some("ann".into()), terminal: None },
+            who: Who {
+                uid: 0,
+                user: "root".into(),
+                sudo_user: Some("ann".into()),
+                terminal: None,
+            },
             reason: Some("the nightly run".into()),
             tags: BTreeMap::from([("team".to_owned(), "search".to_owned())]),
             repeats: None,
@@ -174,8 +216,15 @@ impl Past {
             job: record.job.to_string(),
             trigger: record.trigger,
             who: record.who.clone(),
-            place: Place { host: record.host.clone(), ..Place::here() },
-            processes: Processes { front: process, keeper: process, guard: process },
+            place: Place {
+                host: record.host.clone(),
+                ..Place::here()
+            },
+            processes: Processes {
+                front: process,
+                keeper: process,
+                guard: process,
+            },
             since: record.started,
         }
     }
@@ -186,7 +235,12 @@ impl Past {
     }
 
     /// A run that goes on, in the name of `process`.
-    pub fn begin_as(&self, job: &str, went: &Went, process: ProcessId) -> (RunRecord, Box<dyn Grant>) {
+    pub fn begin_as(
+        &self,
+        job: &str,
+        went: &Went,
+        process: ProcessId,
+    ) -> (RunRecord, Box<dyn Grant>) {
         let record = self.record(job, went);
         let request = LockRequest {
             lock: record.lock.clone(),
@@ -196,8 +250,18 @@ impl Past {
             clearing: &Tidy,
             interrupted: &|| false,
         };
-        match self.store.try_acquire(&request, None).expect("the store works") {
-            Attempt::Granted(grant) => (RunRecord { token: Some(grant.token()), ..record }, grant),
+        match self
+            .store
+            .try_acquire(&request, None)
+            .expect("the store works")
+        {
+            Attempt::Granted(grant) => (
+                RunRecord {
+                    token: Some(grant.token()),
+                    ..record
+                },
+                grant,
+            ),
             Attempt::Held(seen) => panic!("{job} is held: {seen:?}"),
         }
     }
@@ -221,16 +285,27 @@ impl Past {
     /// A run that is over.
     pub fn ran(&self, job: &str, went: &Went) -> RunRecord {
         let (record, grant) = self.begin(job, went);
-        let tail = Tail { bytes: went.output.to_vec(), total: went.total };
-        grant.release(&Self::end(went), Some(&tail)).expect("the end is written");
+        let tail = Tail {
+            bytes: went.output.to_vec(),
+            total: went.total,
+        };
+        grant
+            .release(&Self::end(went), Some(&tail))
+            .expect("the end is written");
         record
     }
 
     /// An attempt that did not run; the lock was held by `holder`.
     pub fn attempted(&self, job: &str, went: &Went, held_by: Option<Holder>) -> RunRecord {
         let record = self.record(job, went);
-        let attempted = Attempted { outcome: went.outcome, held_by, note: None };
-        self.store.attempted(&record, &attempted).expect("the attempt is written");
+        let attempted = Attempted {
+            outcome: went.outcome,
+            held_by,
+            note: None,
+        };
+        self.store
+            .attempted(&record, &attempted)
+            .expect("the attempt is written");
         record
     }
 }
