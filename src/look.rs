@@ -85,19 +85,26 @@ impl<'a> Look<'a> {
 
     /// The newest attempt of `job`, whatever became of it.
     pub fn newest(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
-        Ok(self
-            .runs(Query {
-                limit: Some(1),
-                ..of(job)
-            })?
-            .into_iter()
-            .next())
+        self.newest_with(job, &[])
     }
 
     /// The newest run of `job`; an attempt that was refused or skipped is none.
     pub fn last_run(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
+        self.newest_with(job, &TELLING)
+    }
+
+    /// The newest attempt of `job` that was skipped because it had succeeded.
+    pub fn last_fresh(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
+        self.newest_with(job, &[Outcome::Fresh])
+    }
+
+    fn newest_with(
+        &self,
+        job: &str,
+        outcomes: &[Outcome],
+    ) -> Result<Option<RunRecord>, StoreError> {
         let query = Query {
-            outcomes: TELLING.to_vec(),
+            outcomes: outcomes.to_vec(),
             limit: Some(1),
             ..of(job)
         };
@@ -269,9 +276,10 @@ mod tests {
         }
         fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
             Ok(self
-                .rows()
-                .into_iter()
+                .0
+                .iter()
                 .filter(|r| r.run_id.as_str().starts_with(prefix))
+                .cloned()
                 .collect())
         }
         fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {

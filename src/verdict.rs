@@ -52,6 +52,8 @@ pub struct Facts<'a> {
     pub runs: &'a [RunRecord],
     /// Its newest attempt of any outcome.
     pub newest: Option<&'a RunRecord>,
+    /// Its newest attempt that was skipped because it had succeeded.
+    pub fresh: Option<&'a RunRecord>,
     /// The last time that its schedule asked for it, at least [`GRACE`] ago.
     pub due: Option<Wall>,
     /// Since when that schedule is known to have been there.
@@ -181,7 +183,10 @@ fn is_blocked(run: &RunRecord) -> bool {
 fn overdue<'a>(facts: &Facts<'a>) -> Option<Cause<'a>> {
     let due = facts.due?;
     let last = facts.runs.first();
-    if last.is_some_and(|run| covers(run, due)) || facts.newest.is_some_and(|run| covers(run, due))
+    if last
+        .into_iter()
+        .chain(facts.fresh)
+        .any(|run| covers(run, due))
     {
         return None;
     }
@@ -195,7 +200,6 @@ fn overdue<'a>(facts: &Facts<'a>) -> Option<Cause<'a>> {
 fn covers(run: &RunRecord, due: Wall) -> bool {
     let last_sign = match (run.outcome, &run.end) {
         (Outcome::Running, _) => return true,
-        (Outcome::Refused | Outcome::Cancelled, _) => return false,
         (_, Some(end)) => end.at.max(run.started),
         (_, None) => run.started,
     };
@@ -214,6 +218,7 @@ mod tests {
         Facts {
             runs,
             newest: runs.first(),
+            fresh: None,
             due: None,
             scheduled_since: None,
             time_limit: None,
@@ -283,9 +288,23 @@ mod tests {
         let facts = Facts {
             due: Some(ago(2 * HOUR)),
             newest: Some(&newest),
+            fresh: (outcome == Fresh).then_some(&newest),
             ..facts(&runs)
         };
         assert_eq!(judge(&facts, NOW).health, health);
+    }
+
+    #[test]
+    fn a_refusal_after_it_was_found_fresh_makes_nothing_overdue() {
+        let (fresh, refused) = (run("sync", 2 * HOUR, Fresh), run("sync", HOUR, Refused));
+        let runs = [run("sync", 3 * HOUR, Succeeded)];
+        let facts = Facts {
+            due: Some(ago(2 * HOUR)),
+            newest: Some(&refused),
+            fresh: Some(&fresh),
+            ..facts(&runs)
+        };
+        assert_eq!(judge(&facts, NOW).health, Health::Ok);
     }
 
     #[test]

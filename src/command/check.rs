@@ -67,10 +67,12 @@ fn check_one(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<Ch
     let declared = reading.job(job);
     let runs = look.telling(job)?;
     let newest = look.newest(job)?;
+    let fresh = look.last_fresh(job)?;
     let grace_ago = Wall(reading.now.0 - i64::try_from(GRACE.as_millis())?);
     let facts = Facts {
         runs: &runs,
         newest: newest.as_ref(),
+        fresh: fresh.as_ref(),
         due: declared
             .and_then(|j| j.schedule.as_ref())
             .and_then(|at| at.value.previous_due(grace_ago)),
