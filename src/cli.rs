@@ -43,7 +43,12 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {
     /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY
-    #[arg(long, value_name = "URL", global = true, help_heading = "Global options")]
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        help_heading = "Global options"
+    )]
     pub store: Option<OsString>,
     /// The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
@@ -425,7 +430,9 @@ pub enum Generate {
         stdout: bool,
     },
     /// A completion script
-    #[command(after_help = "Example: joblock generate completions bash > /etc/bash_completion.d/joblock")]
+    #[command(
+        after_help = "Example: joblock generate completions bash > /etc/bash_completion.d/joblock"
+    )]
     Completions {
         /// For this shell
         shell: Shell,
@@ -463,8 +470,12 @@ impl Target {
 
     /// As a run id or the beginning of one: 6 to 16 digits.
     pub fn as_run_prefix(&self) -> Option<&str> {
-        let digits = self.0.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        (digits && (RunId::SHORT..=RunId::DIGITS).contains(&self.0.len())).then_some(self.0.as_str())
+        let digits = self
+            .0
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && (RunId::SHORT..=RunId::DIGITS).contains(&self.0.len()))
+            .then_some(self.0.as_str())
     }
 }
 
@@ -487,7 +498,9 @@ pub const REASON_LIMIT: usize = 1000;
 pub fn reason(text: &str) -> Result<String, String> {
     match text.chars().count() {
         0 => Err("a reason can't be empty: say why, or leave the option out".to_owned()),
-        n if n > REASON_LIMIT => Err(format!("a reason has at most {REASON_LIMIT} characters, this one has {n}")),
+        n if n > REASON_LIMIT => Err(format!(
+            "a reason has at most {REASON_LIMIT} characters, this one has {n}"
+        )),
         _ => Ok(text.to_owned()),
     }
 }
@@ -520,12 +533,25 @@ const SIGNALS: &[(&str, i32)] = &[
 pub fn signal(text: &str) -> Result<i32, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|&(_, number)| number);
-    let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCHLD];
+    let by_name = SIGNALS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|&(_, number)| number);
+    let stops = [
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGCHLD,
+    ];
     match by_name.or_else(|| text.parse().ok()) {
         Some(n) if (1..=64).contains(&n) && !stops.contains(&n) => Ok(n),
-        Some(n) => Err(format!("signal {n} can't end a job: write TERM, SIGTERM or 15")),
-        None => Err(format!("{text:?} is no signal that ends a job: write TERM, SIGTERM or 15")),
+        Some(n) => Err(format!(
+            "signal {n} can't end a job: write TERM, SIGTERM or 15"
+        )),
+        None => Err(format!(
+            "{text:?} is no signal that ends a job: write TERM, SIGTERM or 15"
+        )),
     }
 }
 

@@ -1,3 +1,3 @@
-pub mod signals;
-pub mod process;
 pub mod messages;
+pub mod process;
+pub mod signals;
