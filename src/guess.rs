@@ -13,7 +13,9 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// `, did you mean "…"?`, or nothing, to stand behind "unknown …".
 pub fn did_you_mean<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(text, candidates).map(|c| format!(", did you mean {c:?}?")).unwrap_or_default()
+    nearest(text, candidates)
+        .map(|c| format!(", did you mean {c:?}?"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

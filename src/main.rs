@@ -36,27 +36,35 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Run(args) if args.explain => command::explain::run(args, global),
-        Verb::Generate(args) => command::generate::run(args, global),
+        Verb::Run(args) => command::run::run(args, global),
         Verb::Status(args) => command::status::run(args, global),
         Verb::History(args) => command::history::run(args, global),
         Verb::Show(args) => command::show::run(args, global),
         Verb::Logs(args) => command::logs::run(args, global),
+        Verb::Rerun(args) => command::rerun::run(args, global),
         Verb::Stop(args) => command::stop::run(args, global),
         Verb::Unlock(args) => command::unlock::run(args, global),
         Verb::Assert(args) => command::assert::run(args, global),
         Verb::Check(args) => command::check::run(args, global),
         Verb::Doctor(args) => command::doctor::run(args, global),
-        other => anyhow::bail!("{} is not there yet", other.name()),
+        Verb::Generate(args) => command::generate::run(args, global),
+        other @ Verb::Init(_) => anyhow::bail!("{} is not there yet", other.name()),
     }
 }
 
 fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
     let own = mistakes::code_of_mistakes(verb.name());
-    let of_store = own == exit::OWN_FAILURE && error.chain().any(|e| e.is::<StoreError>());
+    let of_store = own == exit::OWN_FAILURE
+        && error
+            .chain()
+            .any(|e| e.downcast_ref::<StoreError>().is_some());
     if of_store { exit::STORE_UNUSABLE } else { own }
 }
 
 /// `joblock history | head`: whoever stopped reading has what they wanted.
 fn reader_is_gone(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -22,7 +22,8 @@ use crate::store::record::{RunRecord, Trigger};
 
 pub use environment::{Environment, SYSTEM_FOLDER};
 pub use location::{
-    Located, UrlError, locate_store, machines_store, parse_store_url, refuse_private_store, store_url_text,
+    Located, UrlError, locate_store, machines_store, parse_store_url, refuse_private_store,
+    store_url_text,
 };
 
 /// `--kill-after` unless said otherwise.
@@ -155,7 +156,10 @@ pub struct Planned {
 
 /// Where each part of a plan comes from.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "each is named after the part of the plan that it tells about")]
+#[expect(
+    missing_docs,
+    reason = "each is named after the part of the plan that it tells about"
+)]
 pub struct Sources {
     pub store: Source,
     pub command: Source,
@@ -188,7 +192,9 @@ pub enum PlanError {
         why: UrlError,
     },
     /// Jobs file and environment name different stores.
-    #[error("$JOBLOCK_STORE is {variable}, but {place} says {file}: two stores are two locks, and cron and sudo don't see the variable; unset the variable, or name the store with --store")]
+    #[error(
+        "$JOBLOCK_STORE is {variable}, but {place} says {file}: two stores are two locks, and cron and sudo don't see the variable; unset the variable, or name the store with --store"
+    )]
     TwoStores {
         /// The variable's.
         variable: String,
@@ -198,7 +204,9 @@ pub enum PlanError {
         place: Source,
     },
     /// There is no place for the user's own store.
-    #[error("no store is named, and without $HOME there is no place for one of your own: name one with --store")]
+    #[error(
+        "no store is named, and without $HOME there is no place for one of your own: name one with --store"
+    )]
     NoHome,
     /// `$JOBLOCK_TRIGGER` is none.
     #[error("$JOBLOCK_TRIGGER: {0}")]
@@ -207,7 +215,9 @@ pub enum PlanError {
     #[error(transparent)]
     UnknownJob(#[from] UnknownJob),
     /// Two commands for one job.
-    #[error("{place} has a command for {job}: leave COMMAND out (joblock run {job}), or say --override if you mean another one this time")]
+    #[error(
+        "{place} has a command for {job}: leave COMMAND out (joblock run {job}), or say --override if you mean another one this time"
+    )]
     TwoCommands {
         /// The job.
         job: JobName,
@@ -223,10 +233,14 @@ pub enum PlanError {
         why: String,
     },
     /// `--override` without a command.
-    #[error("--override needs the COMMAND that is meant, after --: joblock run --override {0} -- COMMAND")]
+    #[error(
+        "--override needs the COMMAND that is meant, after --: joblock run --override {0} -- COMMAND"
+    )]
     NothingToOverride(JobName),
     /// `rerun` of another user's command.
-    #[error("the command of run {run} was recorded by {user}, and is not run again for somebody else: start it as {user}, or give the job a command in the jobs file")]
+    #[error(
+        "the command of run {run} was recorded by {user}, and is not run again for somebody else: start it as {user}, or give the job a command in the jobs file"
+    )]
     OthersCommand {
         /// The run.
         run: RunId,
@@ -252,9 +266,19 @@ pub fn plan(
         (None, Some((lock, source))) => (lock, source),
         (None, None) => (args.job.clone().into(), Source::Default("the job's name")),
     };
-    let what = What { job: args.job.clone(), command, command_source, lock, lock_source, repeats: None };
+    let what = What {
+        job: args.job.clone(),
+        command,
+        command_source,
+        lock,
+        lock_source,
+        repeats: None,
+    };
     let mut planned = assemble(what, &args.start, &entry, store, environment)?;
-    match (args.unless_succeeded_within, entry.get(|j| j.unless_succeeded_within.as_ref())) {
+    match (
+        args.unless_succeeded_within,
+        entry.get(|j| j.unless_succeeded_within.as_ref()),
+    ) {
         (Some(within), _) => {
             planned.plan.fresh = Some(Fresh { within });
             planned.sources.fresh = Source::Option("--unless-succeeded-within");
@@ -283,9 +307,14 @@ pub fn rerun(
     let entry = Entry::of(&run.job, file)?;
     let (command, command_source) = match entry.get(|j| j.command.as_ref()) {
         Some((words, source)) => (words.into_iter().map(OsString::from).collect(), source),
-        None if run.command.is_empty() => return Err(PlanError::NothingToRepeat(run.run_id.clone())),
+        None if run.command.is_empty() => {
+            return Err(PlanError::NothingToRepeat(run.run_id.clone()));
+        }
         None if run.who.uid != environment.uid => {
-            return Err(PlanError::OthersCommand { run: run.run_id.clone(), user: run.who.user.clone() });
+            return Err(PlanError::OthersCommand {
+                run: run.run_id.clone(),
+                user: run.who.user.clone(),
+            });
         }
         None => (run.command.clone(), Source::History(run.run_id.clone())),
     };
@@ -293,7 +322,14 @@ pub fn rerun(
         .get(|j| j.lock.as_ref())
         .unwrap_or_else(|| (run.lock.clone(), Source::History(run.run_id.clone())));
     let repeats = Some(run.run_id.clone());
-    let what = What { job: run.job.clone(), command, command_source, lock, lock_source, repeats };
+    let what = What {
+        job: run.job.clone(),
+        command,
+        command_source,
+        lock,
+        lock_source,
+        repeats,
+    };
     assemble(what, &args.start, &entry, store, environment)
 }
 
@@ -302,14 +338,25 @@ struct Entry<'a>(Option<(&'a JobsFile, &'a Job)>);
 
 impl<'a> Entry<'a> {
     fn of(name: &JobName, file: Option<&'a JobsFile>) -> Result<Self, UnknownJob> {
-        let Some(file) = file else { return Ok(Entry(None)) };
+        let Some(file) = file else {
+            return Ok(Entry(None));
+        };
         Ok(Entry(file.job(name)?.map(|job| (file, job))))
     }
 
-    fn get<T: Clone + 'a>(&self, key: impl FnOnce(&'a Job) -> Option<&'a At<T>>) -> Option<(T, Source)> {
+    fn get<T: Clone + 'a>(
+        &self,
+        key: impl FnOnce(&'a Job) -> Option<&'a At<T>>,
+    ) -> Option<(T, Source)> {
         let (file, job) = self.0?;
         let at = key(job)?;
-        Some((at.value.clone(), Source::File { path: file.path.clone(), line: at.line }))
+        Some((
+            at.value.clone(),
+            Source::File {
+                path: file.path.clone(),
+                line: at.line,
+            },
+        ))
     }
 
     /// The option's value, else the file's, else the default, and which of them it is.
@@ -334,19 +381,34 @@ fn command_of(
 ) -> Result<(Vec<OsString>, Source), PlanError> {
     let job = || args.job.clone();
     match (args.command.is_empty(), entry.get(|j| j.command.as_ref())) {
-        (false, Some((_, source))) if !args.override_command => Err(PlanError::TwoCommands { job: job(), place: source }),
+        (false, Some((_, source))) if !args.override_command => Err(PlanError::TwoCommands {
+            job: job(),
+            place: source,
+        }),
         (false, _) => Ok((args.command.clone(), Source::CommandLine)),
         (true, _) if args.override_command => Err(PlanError::NothingToOverride(job())),
-        (true, Some((words, source))) => Ok((words.into_iter().map(OsString::from).collect(), source)),
+        (true, Some((words, source))) => {
+            Ok((words.into_iter().map(OsString::from).collect(), source))
+        }
         (true, None) => {
             let why = match (file, entry.0) {
                 (None, _) => "none is given, and there is no jobs file".to_owned(),
                 (Some(file), Some((_, known))) => {
-                    format!("none is given, and {}:{} has none", file.path.display(), known.line)
+                    format!(
+                        "none is given, and {}:{} has none",
+                        file.path.display(),
+                        known.line
+                    )
                 }
                 (Some(file), None) => {
-                    let guess = guess::did_you_mean(args.job.as_str(), file.jobs.keys().map(JobName::as_str));
-                    format!("none is given, and {} doesn't name the job{guess}", file.path.display())
+                    let guess = guess::did_you_mean(
+                        args.job.as_str(),
+                        file.jobs.keys().map(JobName::as_str),
+                    );
+                    format!(
+                        "none is given, and {} doesn't name the job{guess}",
+                        file.path.display()
+                    )
                 }
             };
             Err(PlanError::NoCommand { job: job(), why })
@@ -372,9 +434,16 @@ fn assemble(
     environment: &Environment,
 ) -> Result<Planned, PlanError> {
     let (trigger, trigger_source) = trigger::trigger(start.trigger, environment)?;
-    let no_wait = start.nonblock.then_some((Span::For(Duration::ZERO), Source::Option("--nonblock")));
+    let no_wait = start
+        .nonblock
+        .then_some((Span::For(Duration::ZERO), Source::Option("--nonblock")));
     let (wait, wait_source) = no_wait.unwrap_or_else(|| {
-        entry.choose(start.wait, "--wait", |j| j.wait.as_ref(), Span::For(Duration::ZERO))
+        entry.choose(
+            start.wait,
+            "--wait",
+            |j| j.wait.as_ref(),
+            Span::For(Duration::ZERO),
+        )
     });
     let (conflict_exit_code, conflict_source) = entry.choose(
         start.conflict_exit_code,
@@ -387,25 +456,45 @@ fn assemble(
         (None, Some((ttl, source))) => (Some(ttl), source),
         (None, None) => (None, Source::Default("")),
     };
-    let (time_limit, limit_source) =
-        entry.choose(start.time_limit, "--time-limit", |j| j.time_limit.as_ref(), Span::Forever);
-    let (kill_after, kill_source) =
-        entry.choose(start.kill_after, "--kill-after", |j| j.kill_after.as_ref(), KILL_AFTER);
-    let (signal, signal_source) = entry.choose(start.signal, "--signal", |j| j.signal.as_ref(), libc::SIGTERM);
+    let (time_limit, limit_source) = entry.choose(
+        start.time_limit,
+        "--time-limit",
+        |j| j.time_limit.as_ref(),
+        Span::Forever,
+    );
+    let (kill_after, kill_source) = entry.choose(
+        start.kill_after,
+        "--kill-after",
+        |j| j.kill_after.as_ref(),
+        KILL_AFTER,
+    );
+    let (signal, signal_source) = entry.choose(
+        start.signal,
+        "--signal",
+        |j| j.signal.as_ref(),
+        libc::SIGTERM,
+    );
     let (waits_for_children, leftovers_source) = entry.choose(
         start.wait_for_children.then_some(true),
         "--wait-for-children",
         |j| j.wait_for_children.as_ref(),
         false,
     );
-    let (capture, capture_source) =
-        entry.choose(start.no_capture.then_some(None), "--no-capture", |j| j.capture.as_ref(), Some(CAPTURE));
+    let (capture, capture_source) = entry.choose(
+        start.no_capture.then_some(None),
+        "--no-capture",
+        |j| j.capture.as_ref(),
+        Some(CAPTURE),
+    );
     let (reason, reason_source) = match (&start.reason, entry.get(|j| j.reason.as_ref())) {
         (Some(reason), _) => (Some(reason.clone()), Source::Option("--reason")),
         (None, Some((reason, source))) => (Some(reason), source),
         (None, None) => (None, Source::Default("none")),
     };
-    let private_store = start.private_store || entry.get(|j| j.private_store.as_ref()).is_some_and(|(yes, _)| yes);
+    let private_store = start.private_store
+        || entry
+            .get(|j| j.private_store.as_ref())
+            .is_some_and(|(yes, _)| yes);
     let verbosity = match (start.quiet, start.verbose) {
         (true, _) => -1,
         (_, true) => 1,
@@ -430,7 +519,11 @@ fn assemble(
         time_limit: time_limit.limit(),
         kill_after,
         signal,
-        leftovers: if waits_for_children { Leftovers::WaitFor } else { Leftovers::End },
+        leftovers: if waits_for_children {
+            Leftovers::WaitFor
+        } else {
+            Leftovers::End
+        },
         trigger,
         reason,
         tags,
@@ -456,5 +549,10 @@ fn assemble(
         reason: reason_source,
         capture: capture_source,
     };
-    Ok(Planned { plan, private_store, store_unasked: store.unasked, sources })
+    Ok(Planned {
+        plan,
+        private_store,
+        store_unasked: store.unasked,
+        sources,
+    })
 }

@@ -20,8 +20,14 @@ fn command<A: Into<OsString> + Clone>(home: &TempDir, args: &[A]) -> Command {
         std::fs::write(&config, "").unwrap();
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
-    command.args(args.iter().cloned().map(Into::into)).current_dir(home.path()).env_clear();
-    command.env("PATH", "/usr/bin:/bin").env("HOME", home.path()).env("JOBLOCK_CONFIG", config);
+    command
+        .args(args.iter().cloned().map(Into::into))
+        .current_dir(home.path())
+        .env_clear();
+    command
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home.path())
+        .env("JOBLOCK_CONFIG", config);
     command
 }
 
@@ -89,14 +95,20 @@ fn a_mistake_is_125_and_answered_on_stderr(#[case] args: &[&str], #[case] says: 
     assert_eq!(output.status.code(), Some(125), "{}", said(&output));
     assert!(said(&output).contains(says), "{}", said(&output));
     assert!(output.stdout.is_empty(), "stdout belongs to the job");
-    assert!(args.is_empty() || said(&output).starts_with("joblock: "), "{}", said(&output));
+    assert!(
+        args.is_empty() || said(&output).starts_with("joblock: "),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn a_reason_has_at_most_1000_characters() {
     let explain = |length: usize| {
         let reason = "ä".repeat(length);
-        joblock(&["run", "--explain", "--reason", &reason, "job", "--", "true"]).status.code()
+        joblock(&["run", "--explain", "--reason", &reason, "job", "--", "true"])
+            .status
+            .code()
     };
     assert_eq!((explain(1000), explain(1001)), (Some(0), Some(125)));
 }
@@ -106,7 +118,10 @@ fn a_reason_has_at_most_1000_characters() {
 #[case::check_name(&["check", "a/b"], 3)]
 #[case::check_store(&["check", "--store", "what"], 3)]
 #[case::assert(&["assert", "--what"], 69)]
-fn monitoring_and_scripts_get_the_codes_that_they_are_promised(#[case] args: &[&str], #[case] code: i32) {
+fn monitoring_and_scripts_get_the_codes_that_they_are_promised(
+    #[case] args: &[&str],
+    #[case] code: i32,
+) {
     let output = joblock(args);
     assert_eq!(output.status.code(), Some(code), "{}", said(&output));
 }
@@ -132,7 +147,10 @@ fn help_is_0_on_stdout(#[case] args: &[&str], #[case] says: &str) {
 #[case(&["-vw", "5m", "job", "--", "ls", "-w"])]
 fn options_stand_before_or_after_the_job(#[case] args: &[&str]) {
     let plan = plan(args);
-    assert_eq!((&plan["wait"]["value"], &plan["wait"]["source"]), (&"5m".into(), &"--wait".into()));
+    assert_eq!(
+        (&plan["wait"]["value"], &plan["wait"]["source"]),
+        (&"5m".into(), &"--wait".into())
+    );
     assert_eq!(plan["command"]["value"], serde_json::json!(["ls", "-w"]));
 }
 
@@ -162,13 +180,19 @@ fn options_arrive_in_the_plan(#[case] options: &[&str], #[case] part: &str, #[ca
 #[case("KILL", 9)]
 #[case("34", 34)]
 fn signals_by_name_and_number(#[case] text: &str, #[case] number: i32) {
-    assert_eq!(plan(&["-s", text, "job", "--", "true"])["signal"]["value"], number);
+    assert_eq!(
+        plan(&["-s", text, "job", "--", "true"])["signal"]["value"],
+        number
+    );
 }
 
 #[test]
 fn the_conflict_exit_code_goes_from_0_to_255() {
     for code in ["0", "255"] {
-        assert_eq!(plan(&["-E", code, "job", "--", "true"])["if_held"]["value"].to_string(), code);
+        assert_eq!(
+            plan(&["-E", code, "job", "--", "true"])["if_held"]["value"].to_string(),
+            code
+        );
     }
     assert_eq!(plan(&["job", "--", "true"])["if_held"]["value"], 75);
 }
@@ -177,26 +201,64 @@ fn the_conflict_exit_code_goes_from_0_to_255() {
 fn arguments_and_the_store_s_path_need_not_be_utf8() {
     let odd = |prefix: &[u8]| OsString::from_vec([prefix, &[0xff, 0xfe]].concat());
     let args: Vec<OsString> = vec![
-        "run".into(), "--explain".into(), "--store".into(), odd(b"sqlite:/tmp/"), "job".into(), "--".into(), "cat".into(), odd(b"x"),
+        "run".into(),
+        "--explain".into(),
+        "--store".into(),
+        odd(b"sqlite:/tmp/"),
+        "job".into(),
+        "--".into(),
+        "cat".into(),
+        odd(b"x"),
     ];
     let output = joblock(&args);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let name: Vec<OsString> = vec!["run".into(), odd(b"job"), "--".into(), "true".into()];
-    assert_eq!(joblock(&name).status.code(), Some(125), "a name must be UTF-8, and no panic says so");
+    assert_eq!(
+        joblock(&name).status.code(),
+        Some(125),
+        "a name must be UTF-8, and no panic says so"
+    );
 }
 
 #[test]
 fn explain_starts_writes_and_creates_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let (store, mark) = (home.path().join("below/joblock.db"), home.path().join("mark"));
-    let args = ["run", "--explain", "--store", &format!("sqlite:{}", store.display()), "job", "--", "touch", mark.to_str().unwrap()];
+    let (store, mark) = (
+        home.path().join("below/joblock.db"),
+        home.path().join("mark"),
+    );
+    let args = [
+        "run",
+        "--explain",
+        "--store",
+        &format!("sqlite:{}", store.display()),
+        "job",
+        "--",
+        "touch",
+        mark.to_str().unwrap(),
+    ];
     let output = command(&home, &args).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    for part in ["store", "lock", "command", "trigger", "freshness", "wait", "time limit"] {
-        assert!(text.lines().any(|l| l.starts_with(part) && l.ends_with(']')), "{part}: {text}");
+    for part in [
+        "store",
+        "lock",
+        "command",
+        "trigger",
+        "freshness",
+        "wait",
+        "time limit",
+    ] {
+        assert!(
+            text.lines()
+                .any(|l| l.starts_with(part) && l.ends_with(']')),
+            "{part}: {text}"
+        );
     }
-    let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(home.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["joblock.toml"]);
 }
 
@@ -205,7 +267,9 @@ fn explain_says_where_each_part_comes_from() {
     let home = tempfile::tempdir().unwrap();
     let text = "store = \"sqlite:here.db\"\n\n[jobs.sync]\ncommand = [\"true\"]\ntime-limit = \"3h\"\nkill-after = 5\n";
     std::fs::write(home.path().join("joblock.toml"), text).unwrap();
-    let output = command(&home, &["run", "--explain", "--json", "sync", "-t", "1h"]).output().unwrap();
+    let output = command(&home, &["run", "--explain", "--json", "sync", "-t", "1h"])
+        .output()
+        .unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let source = |part: &str| plan["plan"][part]["source"].as_str().unwrap().to_owned();
     let file = home.path().join("joblock.toml").display().to_string();
@@ -215,19 +279,39 @@ fn explain_says_where_each_part_comes_from() {
     assert_eq!(source("time_limit"), "--time-limit");
     assert_eq!(source("lock"), "default (the job's name)");
     assert_eq!(source("wait"), "default");
-    assert_eq!(plan["plan"]["store"]["value"], format!("sqlite:{}/here.db", home.path().display()));
+    assert_eq!(
+        plan["plan"]["store"]["value"],
+        format!("sqlite:{}/here.db", home.path().display())
+    );
 }
 
 #[test]
 fn the_trigger_is_the_option_else_the_variable() {
     let home = tempfile::tempdir().unwrap();
     let trigger = |args: &[&str]| {
-        let mut command = command(&home, &[&["run", "--explain", "--json", "job"], args, &["--", "true"]].concat());
+        let mut command = command(
+            &home,
+            &[
+                &["run", "--explain", "--json", "job"],
+                args,
+                &["--", "true"],
+            ]
+            .concat(),
+        );
         let output = command.env("JOBLOCK_TRIGGER", "startup").output().unwrap();
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let part = plan["plan"]["trigger"].clone();
-        (part["value"].as_str().unwrap().to_owned(), part["source"].as_str().unwrap().to_owned())
+        (
+            part["value"].as_str().unwrap().to_owned(),
+            part["source"].as_str().unwrap().to_owned(),
+        )
     };
-    assert_eq!(trigger(&[]), ("startup".to_owned(), "$JOBLOCK_TRIGGER".to_owned()));
-    assert_eq!(trigger(&["--trigger", "operator"]), ("operator".to_owned(), "--trigger".to_owned()));
+    assert_eq!(
+        trigger(&[]),
+        ("startup".to_owned(), "$JOBLOCK_TRIGGER".to_owned())
+    );
+    assert_eq!(
+        trigger(&["--trigger", "operator"]),
+        ("operator".to_owned(), "--trigger".to_owned())
+    );
 }

@@ -8,8 +8,15 @@ use std::process::Command;
 use rstest::rstest;
 
 fn joblock(args: &[&str]) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_joblock")).args(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_joblock"))
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -40,17 +47,32 @@ fn the_committed_man_pages_are_the_generated_ones() {
     let folder = tempfile::tempdir().unwrap();
     joblock(&["generate", "man", folder.path().to_str().unwrap()]);
     let (made, committed) = (files(folder.path()), files(&root().join("man")));
-    assert!(made.keys().eq(committed.keys()), "made {:?}, committed {:?}", made.keys(), committed.keys());
+    assert!(
+        made.keys().eq(committed.keys()),
+        "made {:?}, committed {:?}",
+        made.keys(),
+        committed.keys()
+    );
     for (file, text) in &made {
-        assert!(committed[file] == *text, "man/{} is out of date: run `joblock generate man man`", file.display());
+        assert!(
+            committed[file] == *text,
+            "man/{} is out of date: run `joblock generate man man`",
+            file.display()
+        );
     }
-    assert!(made.contains_key(Path::new("man1/joblock-run.1")) && made.contains_key(Path::new("man5/joblock.toml.5")));
+    assert!(
+        made.contains_key(Path::new("man1/joblock-run.1"))
+            && made.contains_key(Path::new("man5/joblock.toml.5"))
+    );
 }
 
 #[test]
 fn the_main_page_goes_to_stdout() {
     let page = joblock(&["generate", "man", "--stdout"]);
-    assert_eq!(String::from_utf8(page).unwrap(), fs::read_to_string(root().join("man/man1/joblock.1")).unwrap());
+    assert_eq!(
+        String::from_utf8(page).unwrap(),
+        fs::read_to_string(root().join("man/man1/joblock.1")).unwrap()
+    );
 }
 
 #[rstest]
@@ -61,7 +83,10 @@ fn the_committed_completions_are_the_generated_ones(#[case] shell: &str) {
     let made = String::from_utf8(joblock(&["generate", "completions", shell])).unwrap();
     let file = format!("completions/joblock.{shell}");
     let committed = fs::read_to_string(root().join(&file)).unwrap();
-    assert!(made == committed, "{file} is out of date: run `joblock generate completions {shell} > {file}`");
+    assert!(
+        made == committed,
+        "{file} is out of date: run `joblock generate completions {shell} > {file}`"
+    );
 }
 
 #[rstest]
@@ -103,15 +128,33 @@ fn bash_completes(#[case] words: &[&str], #[case] expected: &str) {
     if expected.is_empty() {
         assert!(!lines.contains(&"person-sync"), "{lines:?}");
     } else {
-        assert!(lines.contains(&expected), "{lines:?} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            lines.contains(&expected),
+            "{lines:?} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
 #[test]
 fn job_names_fail_silently() {
     let output = Command::new(env!("CARGO_BIN_EXE_joblock"))
-        .args(["generate", "jobs", "--config", "/nowhere/joblock.toml", "--store", "sqlite:/nowhere/joblock.db"])
+        .args([
+            "generate",
+            "jobs",
+            "--config",
+            "/nowhere/joblock.toml",
+            "--store",
+            "sqlite:/nowhere/joblock.db",
+        ])
         .output()
         .unwrap();
-    assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(0), 0, 0));
+    assert_eq!(
+        (
+            output.status.code(),
+            output.stdout.len(),
+            output.stderr.len()
+        ),
+        (Some(0), 0, 0)
+    );
 }

@@ -26,19 +26,38 @@ struct Part {
 /// Prints the plan of `args`.
 pub fn run(args: &RunArgs, global: &Global) -> anyhow::Result<u8> {
     let setting = Setting::read(global)?;
-    let planned = plan::plan(args, setting.file.as_ref(), setting.store, &setting.environment)?;
+    let planned = plan::plan(
+        args,
+        setting.file.as_ref(),
+        setting.store,
+        &setting.environment,
+    )?;
     let parts = parts(&planned);
-    let text = if args.json { as_json(&parts) } else { as_text(&parts) };
+    let text = if args.json {
+        as_json(&parts)
+    } else {
+        as_text(&parts)
+    };
     io::stdout().write_all(text.as_bytes())?;
     Ok(exit::OK)
 }
 
 fn as_text(parts: &[Part]) -> String {
-    let widest = |of: fn(&Part) -> &str| parts.iter().map(|p| of(p).chars().count()).max().unwrap_or(0);
+    let widest = |of: fn(&Part) -> &str| {
+        parts
+            .iter()
+            .map(|p| of(p).chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let (name, text) = (widest(|p| p.name), widest(|p| &p.text).min(48));
     let mut out = String::new();
     for part in parts {
-        let _ = writeln!(out, "{:name$}  {:text$}  [{}]", part.name, part.text, part.source);
+        let _ = writeln!(
+            out,
+            "{:name$}  {:text$}  [{}]",
+            part.name, part.text, part.source
+        );
     }
     out
 }
@@ -46,7 +65,12 @@ fn as_text(parts: &[Part]) -> String {
 fn as_json(parts: &[Part]) -> String {
     let plan: serde_json::Map<_, _> = parts
         .iter()
-        .map(|p| (p.name.replace(' ', "_"), json!({ "value": p.value, "source": p.source })))
+        .map(|p| {
+            (
+                p.name.replace(' ', "_"),
+                json!({ "value": p.value, "source": p.source }),
+            )
+        })
         .collect();
     format!("{:#}\n", json!({ "version": 1, "plan": plan }))
 }
@@ -59,35 +83,90 @@ fn parts(planned: &Planned) -> Vec<Part> {
         text,
         source: source.to_string(),
     };
-    let words: Vec<_> = plan.command.iter().map(|w| w.to_string_lossy().into_owned()).collect();
-    let command = plan.command.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" ");
+    let words: Vec<_> = plan
+        .command
+        .iter()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
+    let command = plan
+        .command
+        .iter()
+        .map(|w| quoted(w))
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut parts = vec![
         part("job", plan.job.to_string(), &Source::CommandLine),
-        part("store", store_url_text(&plan.store).to_string_lossy().into_owned(), &from.store),
+        part(
+            "store",
+            store_url_text(&plan.store).to_string_lossy().into_owned(),
+            &from.store,
+        ),
         part("lock", plan.lock.to_string(), &from.lock),
-        Part { value: json!(words), ..part("command", command, &from.command) },
+        Part {
+            value: json!(words),
+            ..part("command", command, &from.command)
+        },
         part("trigger", plan.trigger.to_string(), &from.trigger),
         freshness(planned),
-        Part { value: wait_value(plan.wait), ..part("wait", wait_text(plan.wait), &from.wait) },
+        Part {
+            value: wait_value(plan.wait),
+            ..part("wait", wait_text(plan.wait), &from.wait)
+        },
         Part {
             value: json!(plan.conflict_exit_code),
-            ..part("if held", format!("exit with {}", plan.conflict_exit_code), &from.conflict_exit_code)
+            ..part(
+                "if held",
+                format!("exit with {}", plan.conflict_exit_code),
+                &from.conflict_exit_code,
+            )
         },
-        part("time limit", plan.time_limit.map_or_else(|| "none".to_owned(), duration::text), &from.time_limit),
-        part("kill after", duration::text(plan.kill_after), &from.kill_after),
-        Part { value: json!(plan.signal), ..part("signal", signal_text(plan.signal), &from.signal) },
-        part("leftovers", leftovers_text(plan.leftovers).to_owned(), &from.leftovers),
+        part(
+            "time limit",
+            plan.time_limit
+                .map_or_else(|| "none".to_owned(), duration::text),
+            &from.time_limit,
+        ),
+        part(
+            "kill after",
+            duration::text(plan.kill_after),
+            &from.kill_after,
+        ),
+        Part {
+            value: json!(plan.signal),
+            ..part("signal", signal_text(plan.signal), &from.signal)
+        },
+        part(
+            "leftovers",
+            leftovers_text(plan.leftovers).to_owned(),
+            &from.leftovers,
+        ),
         Part {
             value: json!(plan.capture),
-            ..part("capture", plan.capture.map_or_else(|| "nothing".to_owned(), |n| format!("{n} bytes")), &from.capture)
+            ..part(
+                "capture",
+                plan.capture
+                    .map_or_else(|| "nothing".to_owned(), |n| format!("{n} bytes")),
+                &from.capture,
+            )
         },
-        part("ttl", plan.ttl.map_or_else(|| "45s".to_owned(), duration::text), &from.ttl),
+        part(
+            "ttl",
+            plan.ttl.map_or_else(|| "45s".to_owned(), duration::text),
+            &from.ttl,
+        ),
     ];
     if let Some(reason) = &plan.reason {
         parts.push(part("reason", reason.clone(), &from.reason));
     }
     if let Some(id) = &plan.store_id {
-        parts.insert(2, part("store id", id.clone(), &Source::Default("from the jobs file")));
+        parts.insert(
+            2,
+            part(
+                "store id",
+                id.clone(),
+                &Source::Default("from the jobs file"),
+            ),
+        );
     }
     parts
 }
@@ -95,14 +174,26 @@ fn parts(planned: &Planned) -> Vec<Part> {
 fn freshness(planned: &Planned) -> Part {
     let (plan, from) = (&planned.plan, &planned.sources);
     let text = match (plan.fresh, from.fresh_out_of_force) {
-        (Some(fresh), _) => format!("skipped if it succeeded within {}", duration::text(fresh.within)),
+        (Some(fresh), _) => format!(
+            "skipped if it succeeded within {}",
+            duration::text(fresh.within)
+        ),
         (None, Some(within)) => {
-            format!("the window of {} holds for schedule and startup, not for {}", duration::text(within), plan.trigger)
+            format!(
+                "the window of {} holds for schedule and startup, not for {}",
+                duration::text(within),
+                plan.trigger
+            )
         }
         (None, None) => "never skipped".to_owned(),
     };
     let value = json!(plan.fresh.map(|f| duration::text(f.within)));
-    Part { name: "freshness", text, value, source: from.fresh.to_string() }
+    Part {
+        name: "freshness",
+        text,
+        value,
+        source: from.fresh.to_string(),
+    }
 }
 
 fn wait_text(wait: Wait) -> String {

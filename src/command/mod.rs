@@ -9,6 +9,8 @@ pub mod generate;
 pub mod history;
 pub mod logs;
 pub mod reading;
+pub mod rerun;
+pub mod run;
 pub mod show;
 pub mod status;
 pub mod stop;
@@ -40,25 +42,42 @@ impl Setting {
         let environment = Environment::read();
         let file = jobs_file(global, &environment)?;
         let store = plan::locate_store(global.store.as_deref(), file.as_ref(), &environment)?;
-        Ok(Setting { environment, file, store })
+        Ok(Setting {
+            environment,
+            file,
+            store,
+        })
     }
 }
 
 /// The jobs file, if there is one.
-pub fn jobs_file(global: &Global, environment: &Environment) -> Result<Option<JobsFile>, config::ConfigError> {
+pub fn jobs_file(
+    global: &Global,
+    environment: &Environment,
+) -> Result<Option<JobsFile>, config::ConfigError> {
     let variable: Option<&OsStr> = environment.config.as_deref();
     config::load(global.config.as_deref(), variable, environment.euid)
 }
 
 /// Refuses a store that only this container can see; see [`plan::refuse_private_store`].
-pub fn refuse_private_store(planned: &Planned, environment: &Environment) -> Result<(), StoreError> {
-    plan::refuse_private_store(&planned.plan.store, environment.is_pid_1, planned.private_store, is_on_overlay)
+pub fn refuse_private_store(
+    planned: &Planned,
+    environment: &Environment,
+) -> Result<(), StoreError> {
+    plan::refuse_private_store(
+        &planned.plan.store,
+        environment.is_pid_1,
+        planned.private_store,
+        is_on_overlay,
+    )
 }
 
 /// Asked of the nearest folder that is there: the store itself may not have been created yet.
 fn is_on_overlay(path: &Path) -> bool {
     /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
-    const OVERLAY: i64 = 0x794c_7630;
-    let kind = path.ancestors().find_map(|folder| rustix::fs::statfs(folder).ok());
-    kind.is_some_and(|fs| i64::try_from(fs.f_type) == Ok(OVERLAY))
+    const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
+    let kind = path
+        .ancestors()
+        .find_map(|folder| rustix::fs::statfs(folder).ok());
+    kind.is_some_and(|fs| fs.f_type == OVERLAY)
 }

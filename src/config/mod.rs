@@ -145,7 +145,11 @@ pub enum ConfigError {
 /// Reads the jobs file: the one that `option` (`--config`) names, else `variable` (`$JOBLOCK_CONFIG`,
 /// empty is unset), else the default one, which alone may be missing. For user id `euid` 0 it must be
 /// out of others' reach.
-pub fn load(option: Option<&Path>, variable: Option<&OsStr>, euid: u32) -> Result<Option<JobsFile>, ConfigError> {
+pub fn load(
+    option: Option<&Path>,
+    variable: Option<&OsStr>,
+    euid: u32,
+) -> Result<Option<JobsFile>, ConfigError> {
     let variable = variable.filter(|v| !v.is_empty()).map(Path::new);
     let (path, named_by) = match (option, variable) {
         (Some(path), _) => (path, " (named by --config)"),
@@ -154,9 +158,19 @@ pub fn load(option: Option<&Path>, variable: Option<&OsStr>, euid: u32) -> Resul
     };
     match read_text(path, euid) {
         Ok(text) => JobsFile::parse(path, &text).map(Some),
-        Err(Trouble::Io(e)) if named_by.is_empty() && e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(Trouble::Io(why)) => Err(ConfigError::Unreadable { path: path.to_owned(), named_by, why }),
-        Err(Trouble::Untrusted { at, who }) => Err(ConfigError::Untrusted { path: path.to_owned(), at, who }),
+        Err(Trouble::Io(e)) if named_by.is_empty() && e.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(Trouble::Io(why)) => Err(ConfigError::Unreadable {
+            path: path.to_owned(),
+            named_by,
+            why,
+        }),
+        Err(Trouble::Untrusted { at, who }) => Err(ConfigError::Untrusted {
+            path: path.to_owned(),
+            at,
+            who,
+        }),
     }
 }
 
@@ -222,11 +236,16 @@ struct Source<'t> {
 
 impl Source<'_> {
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        1 + before.iter().filter(|&&b| b == b'\n').count()
+        1 + self.text[..span.start.min(self.text.len())]
+            .matches('\n')
+            .count()
     }
 
     fn wrong(&self, span: &Range<usize>, message: impl fmt::Display) -> ConfigError {
-        ConfigError::Wrong { path: self.path.to_owned(), line: self.line(span), message: message.to_string() }
+        ConfigError::Wrong {
+            path: self.path.to_owned(),
+            line: self.line(span),
+            message: message.to_string(),
+        }
     }
 }

@@ -12,8 +12,17 @@ pub fn reach_of_others(path: &Path, file: &File) -> io::Result<Option<(PathBuf, 
         return Ok(Some((path.to_owned(), who)));
     }
     // The folder that the path names, and the one that a symbolic link leads to.
-    let named = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for start in [named.canonicalize()?, path.canonicalize()?.parent().unwrap_or(Path::new("/")).to_owned()] {
+    let named = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    for start in [
+        named.canonicalize()?,
+        path.canonicalize()?
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .to_owned(),
+    ] {
         for (height, folder) in start.ancestors().enumerate() {
             // In a sticky folder such as /tmp nobody can rename what is root's (inode(7)).
             if let Some(who) = writers(&folder.metadata()?, height > 0) {

@@ -65,7 +65,7 @@ pub struct RunJson<'a> {
     pub host: &'a str,
     pub boot_id: &'a str,
     pub container: Option<&'a str>,
-    pub cgroup: Option<&'a str>,
+    pub cgroup: Option<String>,
     pub oom_kills_before: Option<u64>,
     pub pid: i32,
     pub command: Vec<String>,
@@ -100,8 +100,11 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
             host: &run.host,
             boot_id: &run.boot_id,
             container: run.container.as_deref(),
-            cgroup: run.cgroup.as_deref(),
-            oom_kills_before: run.oom_kills,
+            cgroup: run
+                .oom_counters
+                .first()
+                .map(|c| c.folder.to_string_lossy().into_owned()),
+            oom_kills_before: run.oom_counters.first().map(|c| c.kills),
             pid: run.pid,
             command: run
                 .command

@@ -64,8 +64,11 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
     if let Some(container) = &run.container {
         row("container", container.as_str().into());
     }
-    if let Some(cgroup) = &run.cgroup {
-        row("cgroup", cgroup.as_str().into());
+    if let Some(counter) = run.oom_counters.first() {
+        row(
+            "cgroup",
+            counter.folder.to_string_lossy().into_owned().into(),
+        );
     }
     row("command", command_line(&run.command).into());
     row("folder", run.cwd.to_string_lossy().into_owned().into());

@@ -28,7 +28,9 @@ pub struct Located {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UrlError {
     /// `sqlite://…`.
-    #[error("{given:?} has slashes that belong to a server's address: write {scheme}:PATH, like {scheme}:/var/lib/joblock/{example}")]
+    #[error(
+        "{given:?} has slashes that belong to a server's address: write {scheme}:PATH, like {scheme}:/var/lib/joblock/{example}"
+    )]
     Slashes {
         /// As given.
         given: String,
@@ -41,7 +43,9 @@ pub enum UrlError {
     #[error("{0:?} names no path: write sqlite:PATH or lockfile:DIRECTORY")]
     NoPath(String),
     /// `?something`.
-    #[error("{given:?} ends in ?{parameter}, which is unknown: the only one is ?shared, for sqlite:")]
+    #[error(
+        "{given:?} ends in ?{parameter}, which is unknown: the only one is ?shared, for sqlite:"
+    )]
     Parameter {
         /// As given.
         given: String,
@@ -56,15 +60,28 @@ pub enum UrlError {
     Unknown(String),
 }
 
-const LATER: &[&str] = &["postgres", "postgresql", "redis", "rediss", "mysql", "mariadb", "etcd"];
+const LATER: &[&str] = &[
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+    "mysql",
+    "mariadb",
+    "etcd",
+];
 
 /// Reads `sqlite:PATH`, `sqlite:PATH?shared` or `lockfile:DIRECTORY`. A relative path is taken from `folder`,
 /// which is absolute. Nothing is looked up.
 pub fn parse_store_url(text: &OsStr, folder: &Path) -> Result<StoreUrl, UrlError> {
     let given = || text.to_string_lossy().into_owned();
     let bytes = text.as_bytes();
-    let Some(colon) = bytes.iter().position(|&b| b == b':') else { return Err(UrlError::Unknown(given())) };
-    let (scheme, path) = (String::from_utf8_lossy(&bytes[..colon]).to_ascii_lowercase(), &bytes[colon + 1..]);
+    let Some(colon) = bytes.iter().position(|&b| b == b':') else {
+        return Err(UrlError::Unknown(given()));
+    };
+    let (scheme, path) = (
+        String::from_utf8_lossy(&bytes[..colon]).to_ascii_lowercase(),
+        &bytes[colon + 1..],
+    );
     let (known, example) = match scheme.as_str() {
         "sqlite" => ("sqlite", "joblock.db"),
         "lockfile" => ("lockfile", "locks"),
@@ -72,7 +89,11 @@ pub fn parse_store_url(text: &OsStr, folder: &Path) -> Result<StoreUrl, UrlError
         _ => return Err(UrlError::Unknown(given())),
     };
     if path.starts_with(b"//") {
-        return Err(UrlError::Slashes { given: given(), scheme: known, example });
+        return Err(UrlError::Slashes {
+            given: given(),
+            scheme: known,
+            example,
+        });
     }
     let (path, parameter) = match path.iter().rposition(|&b| b == b'?') {
         Some(mark) => (&path[..mark], Some(&path[mark + 1..])),
@@ -82,25 +103,37 @@ pub fn parse_store_url(text: &OsStr, folder: &Path) -> Result<StoreUrl, UrlError
         None => false,
         Some(b"shared") if known == "sqlite" => true,
         Some(other) => {
-            return Err(UrlError::Parameter { given: given(), parameter: String::from_utf8_lossy(other).into_owned() });
+            return Err(UrlError::Parameter {
+                given: given(),
+                parameter: String::from_utf8_lossy(other).into_owned(),
+            });
         }
     };
     if path.is_empty() {
         return Err(UrlError::NoPath(given()));
     }
     let path = without_dots(&folder.join(OsString::from_vec(path.to_vec())));
-    Ok(if known == "sqlite" { StoreUrl::Sqlite { path, shared } } else { StoreUrl::Lockfile { directory: path } })
+    Ok(if known == "sqlite" {
+        StoreUrl::Sqlite { path, shared }
+    } else {
+        StoreUrl::Lockfile { directory: path }
+    })
 }
 
 /// `.` removed; `..` stays, since behind a symbolic link it leads elsewhere than it looks.
 fn without_dots(path: &Path) -> PathBuf {
-    path.components().filter(|c| *c != Component::CurDir).collect()
+    path.components()
+        .filter(|c| *c != Component::CurDir)
+        .collect()
 }
 
 /// The store's URL as text, for messages and for `$JOBLOCK_STORE`: what [`parse_store_url`] reads back.
 pub fn store_url_text(url: &StoreUrl) -> OsString {
     let (scheme, path, end) = match url {
-        StoreUrl::Sqlite { path, shared: false } => ("sqlite:", path, ""),
+        StoreUrl::Sqlite {
+            path,
+            shared: false,
+        } => ("sqlite:", path, ""),
         StoreUrl::Sqlite { path, shared: true } => ("sqlite:", path, "?shared"),
         StoreUrl::Lockfile { directory } => ("lockfile:", directory, ""),
     };
@@ -116,11 +149,22 @@ pub fn locate_store(
     file: Option<&JobsFile>,
     environment: &Environment,
 ) -> Result<Located, PlanError> {
-    let pinned = file.and_then(|f| f.store_id.as_ref()).map(|at| at.value.clone());
-    let found = |url, source, unasked| Ok(Located { url, source, pinned: pinned.clone(), unasked });
+    let pinned = file
+        .and_then(|f| f.store_id.as_ref())
+        .map(|at| at.value.clone());
+    let found = |url, source, unasked| {
+        Ok(Located {
+            url,
+            source,
+            pinned: pinned.clone(),
+            unasked,
+        })
+    };
     if let Some(text) = option {
-        let url = parse_store_url(text, &environment.cwd)
-            .map_err(|why| PlanError::Store { place: Source::Option("--store"), why })?;
+        let url = parse_store_url(text, &environment.cwd).map_err(|why| PlanError::Store {
+            place: Source::Option("--store"),
+            why,
+        })?;
         return found(url, Source::Option("--store"), false);
     }
     let variable = environment.store.as_deref().map(|text| {
@@ -130,7 +174,10 @@ pub fn locate_store(
     let named = file.and_then(|f| f.store.as_ref().map(|at| (f, at)));
     match (named, variable) {
         (Some((file, at)), variable) => {
-            let source = Source::File { path: file.path.clone(), line: at.line };
+            let source = Source::File {
+                path: file.path.clone(),
+                line: at.line,
+            };
             if let Some(url) = variable.transpose()?
                 && !same_place(&url, &at.value)
             {
@@ -153,7 +200,10 @@ pub fn locate_store(
         }
         (None, None) => {
             let folder = state_folder(environment).ok_or(PlanError::NoHome)?;
-            let url = StoreUrl::Sqlite { path: folder.join("joblock/joblock.db"), shared: false };
+            let url = StoreUrl::Sqlite {
+                path: folder.join("joblock/joblock.db"),
+                shared: false,
+            };
             found(url, Source::Default("the user's own store"), true)
         }
     }
@@ -161,14 +211,19 @@ pub fn locate_store(
 
 /// `/var/lib/joblock/joblock.db`.
 pub fn machines_store() -> StoreUrl {
-    StoreUrl::Sqlite { path: Path::new(SYSTEM_FOLDER).join("joblock.db"), shared: false }
+    StoreUrl::Sqlite {
+        path: Path::new(SYSTEM_FOLDER).join("joblock.db"),
+        shared: false,
+    }
 }
 
 /// `?shared` says how to create a store, not which one it is.
 fn same_place(one: &StoreUrl, other: &StoreUrl) -> bool {
     match (one, other) {
         (StoreUrl::Sqlite { path: one, .. }, StoreUrl::Sqlite { path: other, .. })
-        | (StoreUrl::Lockfile { directory: one }, StoreUrl::Lockfile { directory: other }) => one == other,
+        | (StoreUrl::Lockfile { directory: one }, StoreUrl::Lockfile { directory: other }) => {
+            one == other
+        }
         _ => false,
     }
 }
@@ -176,7 +231,15 @@ fn same_place(one: &StoreUrl, other: &StoreUrl) -> bool {
 /// The XDG base directory specification has relative values ignored.
 fn state_folder(environment: &Environment) -> Option<PathBuf> {
     let given = environment.state_home.clone().filter(|p| p.is_absolute());
-    given.or_else(|| Some(environment.home.as_ref().filter(|h| h.is_absolute())?.join(".local/state")))
+    given.or_else(|| {
+        Some(
+            environment
+                .home
+                .as_ref()
+                .filter(|h| h.is_absolute())?
+                .join(".local/state"),
+        )
+    })
 }
 
 /// A container's PID 1 whose store is on the container's own overlay shares its lock with nobody: every other
@@ -223,7 +286,10 @@ mod tests {
     fn urls(#[case] text: &str, #[case] is: &str) {
         let url = url(text).unwrap();
         assert_eq!(store_url_text(&url), is);
-        assert_eq!(parse_store_url(is.as_ref(), Path::new("/elsewhere")), Ok(url));
+        assert_eq!(
+            parse_store_url(is.as_ref(), Path::new("/elsewhere")),
+            Ok(url)
+        );
     }
 
     #[rstest]
@@ -278,10 +344,20 @@ mod tests {
     #[case::machine(At { system_folder: true, ..USER }, "sqlite:/var/lib/joblock/joblock.db", "default (the machine's store)")]
     #[case::state_home(At { state_home: Some("/state"), ..USER }, "sqlite:/state/joblock/joblock.db", "default (the user's own store)")]
     #[case::relative_state_home(At { state_home: Some("state"), ..USER }, "sqlite:/home/u/.local/state/joblock/joblock.db", "default (the user's own store)")]
-    #[case::home(USER, "sqlite:/home/u/.local/state/joblock/joblock.db", "default (the user's own store)")]
+    #[case::home(
+        USER,
+        "sqlite:/home/u/.local/state/joblock/joblock.db",
+        "default (the user's own store)"
+    )]
     fn stores(#[case] at: At, #[case] is: &str, #[case] source: &str) {
         let located = locate(&at).unwrap();
-        assert_eq!((store_url_text(&located.url).to_str().unwrap(), located.source.to_string().as_str()), (is, source));
+        assert_eq!(
+            (
+                store_url_text(&located.url).to_str().unwrap(),
+                located.source.to_string().as_str()
+            ),
+            (is, source)
+        );
         assert_eq!(located.unasked, source.contains("user's own"));
     }
 
@@ -295,7 +371,11 @@ mod tests {
             cwd: "/here".into(),
             ..Environment::default()
         };
-        locate_store(at.option.map(OsStr::new), at.file.map(file).as_ref(), &environment)
+        locate_store(
+            at.option.map(OsStr::new),
+            at.file.map(file).as_ref(),
+            &environment,
+        )
     }
 
     #[rstest]
@@ -314,8 +394,16 @@ mod tests {
     #[case::volume(true, false, false, true)]
     #[case::allowed(true, true, true, true)]
     #[case::not_pid_1(false, false, true, true)]
-    fn a_store_on_the_overlay_of_pid_1(#[case] pid_1: bool, #[case] allowed: bool, #[case] overlay: bool, #[case] fine: bool) {
+    fn a_store_on_the_overlay_of_pid_1(
+        #[case] pid_1: bool,
+        #[case] allowed: bool,
+        #[case] overlay: bool,
+        #[case] fine: bool,
+    ) {
         let located = locate(&USER).unwrap();
-        assert_eq!(refuse_private_store(&located.url, pid_1, allowed, |_| overlay).is_ok(), fine);
+        assert_eq!(
+            refuse_private_store(&located.url, pid_1, allowed, |_| overlay).is_ok(),
+            fine
+        );
     }
 }

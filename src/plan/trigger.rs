@@ -8,10 +8,23 @@ use super::{PlanError, Source};
 use crate::store::record::Trigger;
 
 /// Names of daemons that start jobs by a crontab, as the kernel shows them (15 characters at most).
-const CRONS: &[&str] = &["cron", "crond", "anacron", "fcron", "dcron", "bcron-exec", "bcron-sched", "cronie", "supercronic"];
+const CRONS: &[&str] = &[
+    "cron",
+    "crond",
+    "anacron",
+    "fcron",
+    "dcron",
+    "bcron-exec",
+    "bcron-sched",
+    "cronie",
+    "supercronic",
+];
 
 /// The trigger and what it was told from.
-pub fn trigger(option: Option<Trigger>, environment: &Environment) -> Result<(Trigger, Source), PlanError> {
+pub fn trigger(
+    option: Option<Trigger>,
+    environment: &Environment,
+) -> Result<(Trigger, Source), PlanError> {
     if let Some(given) = option {
         return Ok((given, Source::Option("--trigger")));
     }
@@ -27,14 +40,25 @@ pub fn trigger(option: Option<Trigger>, environment: &Environment) -> Result<(Tr
 
 fn guess(environment: &Environment) -> (Trigger, Source) {
     let found = |trigger, why: &str| (trigger, Source::Found(why.to_owned()));
-    if let Some(cron) = environment.ancestors.iter().find(|a| CRONS.contains(&a.to_ascii_lowercase().as_str())) {
+    if let Some(cron) = environment
+        .ancestors
+        .iter()
+        .find(|a| CRONS.contains(&a.to_ascii_lowercase().as_str()))
+    {
         return found(Trigger::Schedule, &format!("{cron} is an ancestor process"));
     }
-    if environment.trigger_unit.as_deref().is_some_and(|unit: &OsStr| unit.as_bytes().ends_with(b".timer")) {
+    if environment
+        .trigger_unit
+        .as_deref()
+        .is_some_and(|unit: &OsStr| unit.as_bytes().ends_with(b".timer"))
+    {
         return found(Trigger::Schedule, "a systemd timer, says $TRIGGER_UNIT");
     }
     if environment.timer_and_invocation {
-        return found(Trigger::Schedule, "a systemd timer, says $TRIGGER_TIMER_REALTIME_USEC");
+        return found(
+            Trigger::Schedule,
+            "a systemd timer, says $TRIGGER_TIMER_REALTIME_USEC",
+        );
     }
     if environment.is_pid_1 {
         return found(Trigger::Startup, "it is PID 1");
@@ -70,13 +94,22 @@ mod tests {
     fn triggers(#[case] environment: Environment, #[case] is: Trigger) {
         assert_eq!(trigger(None, &environment).unwrap().0, is);
         let (given, source) = trigger(Some(Trigger::Operator), &environment).unwrap();
-        assert_eq!((given, source), (Trigger::Operator, Source::Option("--trigger")));
+        assert_eq!(
+            (given, source),
+            (Trigger::Operator, Source::Option("--trigger"))
+        );
     }
 
     #[test]
     fn a_wrong_variable_is_an_error() {
-        let environment = Environment { trigger: Some("cron".into()), ..Environment::default() };
+        let environment = Environment {
+            trigger: Some("cron".into()),
+            ..Environment::default()
+        };
         let message = trigger(None, &environment).unwrap_err().to_string();
-        assert!(message.starts_with("$JOBLOCK_TRIGGER: \"cron\" is none of schedule"), "{message}");
+        assert!(
+            message.starts_with("$JOBLOCK_TRIGGER: \"cron\" is none of schedule"),
+            "{message}"
+        );
     }
 }

@@ -8,8 +8,9 @@ use clap_complete::aot::{Shell as Generator, generate};
 use crate::cli::{Cli, Shell};
 
 /// The commands that take jobs.
-const TAKE_JOBS: &[&str] =
-    &["run", "status", "history", "show", "logs", "rerun", "stop", "unlock", "assert", "check"];
+const TAKE_JOBS: &[&str] = &[
+    "run", "status", "history", "show", "logs", "rerun", "stop", "unlock", "assert", "check",
+];
 
 /// The script for `shell`.
 pub fn script(shell: Shell) -> String {
@@ -30,7 +31,9 @@ pub fn script(shell: Shell) -> String {
 
 /// clap's function is called first, then a second one adds the jobs where a job can stand.
 fn bash(script: &str) -> String {
-    let end = script.rfind("if [[ \"${BASH_VERSINFO").unwrap_or(script.len());
+    let end = script
+        .rfind("if [[ \"${BASH_VERSINFO")
+        .unwrap_or(script.len());
     let jobs = BASH_JOBS.replace("VERBS", &TAKE_JOBS.join("|"));
     format!("{}{jobs}", &script[..end])
 }
@@ -79,13 +82,22 @@ fi
 fn zsh(script: &str) -> String {
     let is_job = |line: &str| {
         let name = line.trim_start_matches(['\'', '"', ':', '*']);
-        line.starts_with(['\'', '"']) && ["job -- ", "jobs -- ", "target -- "].iter().any(|arg| name.starts_with(arg))
+        line.starts_with(['\'', '"'])
+            && ["job -- ", "jobs -- ", "target -- "]
+                .iter()
+                .any(|arg| name.starts_with(arg))
     };
     let lines = script.lines().map(|line| {
-        if is_job(line) { line.replace(":_default", ":_joblock_job_names") } else { line.to_owned() }
+        if is_job(line) {
+            line.replace(":_default", ":_joblock_job_names")
+        } else {
+            line.to_owned()
+        }
     });
     let script: String = lines.map(|line| line + "\n").collect();
-    let last = script.rfind("if [ \"$funcstack[1]\"").unwrap_or(script.len());
+    let last = script
+        .rfind("if [ \"$funcstack[1]\"")
+        .unwrap_or(script.len());
     format!("{}{ZSH_JOBS}{}", &script[..last], &script[last..])
 }
 
@@ -100,15 +112,21 @@ _joblock_job_names() {
 
 /// fish asks every rule that holds: one more says where jobs stand.
 fn fish(script: &str) -> String {
-    let mut out = script.to_owned();
-    out += "\n# The names of jobs, from the jobs file and the store, up to the `--` of a command.\n";
-    for verb in TAKE_JOBS {
-        out += &format!(
+    let jobs = TAKE_JOBS.iter().map(|verb| {
+        format!(
             "complete -c joblock -n \"__fish_joblock_using_subcommand {verb}; and not contains -- -- (commandline -opc)\" \
              -f -a \"(joblock generate jobs 2>/dev/null)\"\n"
-        );
-    }
-    out
+        )
+    });
+    let heading =
+        "\n# The names of jobs, from the jobs file and the store, up to the `--` of a command.\n";
+    let shells = "complete -c joblock -n \"__fish_seen_subcommand_from completions\" -f -a \"bash zsh fish\"\n";
+    [script, heading]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(jobs)
+        .chain([shells.to_owned()])
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,17 +143,32 @@ mod tests {
     #[test]
     fn each_command_that_takes_jobs_offers_them() {
         let zsh = script(Shell::Zsh);
-        assert_eq!(zsh.matches(":_joblock_job_names").count(), TAKE_JOBS.len(), "{zsh}");
+        assert_eq!(
+            zsh.matches(":_joblock_job_names").count(),
+            TAKE_JOBS.len(),
+            "{zsh}"
+        );
         let bash = script(Shell::Bash);
-        assert_eq!(bash.matches("complete -F _joblock ").count(), 0, "clap's own registration is replaced: {bash}");
+        assert_eq!(
+            bash.matches("complete -F _joblock ").count(),
+            0,
+            "clap's own registration is replaced: {bash}"
+        );
     }
 
     #[test]
     fn the_commands_that_take_jobs_are_all_known() {
         let root = Cli::command();
         for verb in root.get_subcommands() {
-            let takes = verb.get_positionals().any(|a| matches!(a.get_id().as_str(), "job" | "jobs" | "target"));
-            assert_eq!(takes, TAKE_JOBS.contains(&verb.get_name()), "{}", verb.get_name());
+            let takes = verb
+                .get_positionals()
+                .any(|a| matches!(a.get_id().as_str(), "job" | "jobs" | "target"));
+            assert_eq!(
+                takes,
+                TAKE_JOBS.contains(&verb.get_name()),
+                "{}",
+                verb.get_name()
+            );
         }
     }
 }

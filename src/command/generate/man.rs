@@ -25,12 +25,24 @@ pub struct Page {
 pub fn pages() -> io::Result<Vec<Page>> {
     let mut root = Cli::command();
     root.build();
-    let mut pages = vec![Page { section: 1, file: "joblock.1".to_owned(), roff: main_page(&root)? }];
+    let mut pages = vec![Page {
+        section: 1,
+        file: "joblock.1".to_owned(),
+        roff: main_page(&root)?,
+    }];
     for verb in root.get_subcommands().filter(|c| !c.is_hide_set()) {
         let file = format!("joblock-{}.1", verb.get_name());
-        pages.push(Page { section: 1, file, roff: verb_page(verb)? });
+        pages.push(Page {
+            section: 1,
+            file,
+            roff: verb_page(verb)?,
+        });
     }
-    pages.push(Page { section: 5, file: "joblock.toml.5".to_owned(), roff: file_page().into_bytes() });
+    pages.push(Page {
+        section: 5,
+        file: "joblock.toml.5".to_owned(),
+        roff: file_page().into_bytes(),
+    });
     Ok(pages)
 }
 
@@ -42,7 +54,12 @@ fn source() -> String {
 const PLAIN_LINES: &str = ".nh\n.ad l\n";
 
 fn head(command: &Command, title: &str) -> io::Result<Vec<u8>> {
-    let man = Man::new(command.clone()).title(title).section("1").date("").source(source()).manual("joblock");
+    let man = Man::new(command.clone())
+        .title(title)
+        .section("1")
+        .date("")
+        .source(source())
+        .manual("joblock");
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     out.extend(PLAIN_LINES.as_bytes());
@@ -60,7 +77,10 @@ fn main_page(root: &Command) -> io::Result<Vec<u8>> {
     let mut out = head(root, "joblock")?;
     let text = [exit_status(), environment(), files(), examples()].concat();
     out.extend(text.into_bytes());
-    let mut others: Vec<_> = root.get_subcommands().map(|c| format!("joblock-{}(1)", c.get_name())).collect();
+    let mut others: Vec<_> = root
+        .get_subcommands()
+        .map(|c| format!("joblock-{}(1)", c.get_name()))
+        .collect();
     others.extend(["joblock.toml(5)", "flock(1)", "timeout(1)", "crontab(5)"].map(String::from));
     out.extend(see_also(&others).into_bytes());
     Ok(out)
@@ -70,19 +90,28 @@ fn verb_page(verb: &Command) -> io::Result<Vec<u8>> {
     let title = format!("joblock-{}", verb.get_name());
     let command = verb.clone().display_name(title.clone());
     let mut out = head(&command, &title)?;
-    let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let (examples, notes): (Vec<_>, Vec<_>) = after.split("\n\n").partition(|p| p.starts_with("Example"));
+    let after = verb
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let (examples, notes): (Vec<_>, Vec<_>) =
+        after.split("\n\n").partition(|p| p.starts_with("Example"));
     let mut text = String::new();
     for note in notes.iter().filter(|n| !n.is_empty()) {
         let (section, note) = match note.strip_prefix("Exit code: ") {
             Some(codes) => ("EXIT STATUS", codes),
             None => ("NOTES", *note),
         };
-        text += &format!("{}{}\n", heading(section), escaped(&note.replace('\n', " ")));
+        text += &heading(section);
+        text += &paragraph(&note.replace('\n', " "));
     }
     for example in examples {
         let (_, lines) = example.split_once(':').unwrap_or(("", example));
-        let lines: Vec<_> = lines.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        let lines: Vec<_> = lines
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect();
         text += &heading("EXAMPLES");
         text += &verbatim(&lines);
     }
@@ -98,11 +127,24 @@ fn verb_page(verb: &Command) -> io::Result<Vec<u8>> {
 fn sub_command(command: &Command) -> String {
     let name = command.get_name();
     let mut text = heading(&name.to_uppercase());
-    text += &escaped(&command.get_about().map(ToString::to_string).unwrap_or_default());
+    text += &escaped(
+        &command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    );
     text.push('\n');
-    for arg in command.get_arguments().filter(|a| a.get_help_heading().is_none() && a.get_id() != "help") {
-        let term = arg.get_long().map_or_else(|| arg.to_string(), |long| format!("--{long}"));
-        text += &entry(&term, &arg.get_help().map(ToString::to_string).unwrap_or_default());
+    for arg in command
+        .get_arguments()
+        .filter(|a| a.get_help_heading().is_none() && a.get_id() != "help")
+    {
+        let term = arg
+            .get_long()
+            .map_or_else(|| arg.to_string(), |long| format!("--{long}"));
+        text += &entry(
+            &term,
+            &arg.get_help().map(ToString::to_string).unwrap_or_default(),
+        );
     }
     text
 }
@@ -111,46 +153,87 @@ fn commands(command: &Command) -> String {
     let mut text = heading("COMMANDS");
     for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
-        text += &entry(&format!("{} {}", command.get_name(), sub.get_name()), &about);
+        text += &entry(
+            &format!("{} {}", command.get_name(), sub.get_name()),
+            &about,
+        );
     }
     text
 }
 
 fn exit_status() -> String {
     let codes = [
-        ("the job's own".to_owned(), "It ran. 128+n if signal n ended it."),
-        (exit::OK.to_string(), "Also: it was skipped, because it succeeded within the window."),
-        (exit::STORE_UNUSABLE.to_string(), "The store can't be used: the job was not started."),
-        (exit::LOCK_HELD.to_string(), "The lock is held (or the code that --conflict-exit-code names)."),
-        (exit::LOCK_LOST.to_string(), "The lock was lost, or revoked, and the job was killed."),
-        (exit::TIMED_OUT.to_string(), "The job was over its time limit, also when it took KILL to end it."),
-        (exit::OWN_FAILURE.to_string(), "joblock's own failure, or a mistake in the call."),
-        (exit::CANNOT_EXECUTE.to_string(), "The command can't be executed."),
+        (
+            "the job's own".to_owned(),
+            "It ran. 128+n if signal n ended it.",
+        ),
+        (
+            exit::OK.to_string(),
+            "Also: it was skipped, because it succeeded within the window.",
+        ),
+        (
+            exit::STORE_UNUSABLE.to_string(),
+            "The store can't be used: the job was not started.",
+        ),
+        (
+            exit::LOCK_HELD.to_string(),
+            "The lock is held (or the code that --conflict-exit-code names).",
+        ),
+        (
+            exit::LOCK_LOST.to_string(),
+            "The lock was lost, or revoked, and the job was killed.",
+        ),
+        (
+            exit::TIMED_OUT.to_string(),
+            "The job was over its time limit, also when it took KILL to end it.",
+        ),
+        (
+            exit::OWN_FAILURE.to_string(),
+            "joblock's own failure, or a mistake in the call.",
+        ),
+        (
+            exit::CANNOT_EXECUTE.to_string(),
+            "The command can't be executed.",
+        ),
         (exit::NOT_FOUND.to_string(), "The command is not found."),
     ];
     let mut text = heading("EXIT STATUS");
     for (code, what) in codes {
         text += &entry(&code, what);
     }
-    text += &format!(
-        ".PP\n{}\n",
-        escaped("joblock check exits as monitoring plugins do: 0 ok, 1 warning, 2 critical, 3 unknown. joblock assert: 0 under a live lock, 1 not, 69 unknown.")
+    text += &paragraph(
+        "joblock check exits as monitoring plugins do: 0 ok, 1 warning, 2 critical, 3 unknown. joblock assert: 0 under a live lock, 1 not, 69 unknown.",
     );
     text
 }
 
 fn environment() -> String {
     let read = [
-        ("JOBLOCK_STORE", "The store, if neither --store nor the jobs file names one. If it and the jobs file name different ones, nothing is started."),
-        ("JOBLOCK_CONFIG", "The jobs file, if --config doesn't name it."),
-        ("JOBLOCK_TRIGGER", "What asks for the start: schedule, startup, operator or other."),
+        (
+            "JOBLOCK_STORE",
+            "The store, if neither --store nor the jobs file names one. If it and the jobs file name different ones, nothing is started.",
+        ),
+        (
+            "JOBLOCK_CONFIG",
+            "The jobs file, if --config doesn't name it.",
+        ),
+        (
+            "JOBLOCK_TRIGGER",
+            "What asks for the start: schedule, startup, operator or other.",
+        ),
         ("NO_COLOR", "If set and not empty: no colour."),
-        ("XDG_STATE_HOME", "The folder of the user's own store, below joblock. Default: ~/.local/state."),
+        (
+            "XDG_STATE_HOME",
+            "The folder of the user's own store, below joblock. Default: ~/.local/state.",
+        ),
     ];
     let given = [
         ("JOBLOCK_JOB", "The job's name."),
         ("JOBLOCK_RUN_ID", "The run's id, 16 hexadecimal digits."),
-        ("JOBLOCK_TOKEN", "The fencing token: a number that is greater with every grant of the lock. Hand it to what the job writes to."),
+        (
+            "JOBLOCK_TOKEN",
+            "The fencing token: a number that is greater with every grant of the lock. Hand it to what the job writes to.",
+        ),
         ("JOBLOCK_TRIGGER", "What asked for the run."),
         ("JOBLOCK_STORE", "The store's URL."),
     ];
@@ -172,37 +255,59 @@ fn files() -> String {
         &format!("{SYSTEM_FOLDER}/joblock.db"),
         "The machine's store: root's, and everybody's if the folder is there. joblock init --system --group GROUP makes it for a group.",
     );
-    text += &entry("~/.local/state/joblock/joblock.db", "A user's own store, if there is no other.");
+    text += &entry(
+        "~/.local/state/joblock/joblock.db",
+        "A user's own store, if there is no other.",
+    );
     text
 }
 
 fn examples() -> String {
     let mut text = heading("EXAMPLES");
     let examples: [(&str, &[&str]); 4] = [
-        ("A line of a crontab, and the same by hand:", &["29 1 * * * root joblock run person-sync -- /opt/sync person", "joblock run person-sync -- /opt/sync person"]),
-        ("Wait for the lock for ten minutes, end the job after two hours:", &["joblock run -w 10m -t 2h backup -- pg_dump -f /backup/app.sql app"]),
-        ("What happened last night, and once more:", &["joblock history --since yesterday", "joblock show person-sync", "joblock rerun person-sync --reason \"duplicates in the list of people\""]),
+        (
+            "A line of a crontab, and the same by hand:",
+            &[
+                "29 1 * * * root joblock run person-sync -- /opt/sync person",
+                "joblock run person-sync -- /opt/sync person",
+            ],
+        ),
+        (
+            "Wait for the lock for ten minutes, end the job after two hours:",
+            &["joblock run -w 10m -t 2h backup -- pg_dump -f /backup/app.sql app"],
+        ),
+        (
+            "What happened last night, and once more:",
+            &[
+                "joblock history --since yesterday",
+                "joblock show person-sync",
+                "joblock rerun person-sync --reason \"duplicates in the list of people\"",
+            ],
+        ),
         ("For a monitoring system:", &["joblock check"]),
     ];
     for (what, lines) in examples {
-        text += &format!(".PP\n{}\n", escaped(what));
+        text += &paragraph(what);
         text += &verbatim(lines);
     }
     text
 }
 
 fn file_page() -> String {
-    let mut text = format!(".TH joblock.toml 5 \"\" \"{}\" \"joblock\"\n{PLAIN_LINES}", source());
+    let mut text = format!(
+        ".TH joblock.toml 5 \"\" \"{}\" \"joblock\"\n{PLAIN_LINES}",
+        source()
+    );
     text += &heading("NAME");
     text += "joblock.toml \\- the jobs file of joblock\n";
     text += &heading("DESCRIPTION");
-    for paragraph in [
+    for words in [
         "Names each job once, so that cron, an operator and a container's entrypoint say \"joblock run JOB\" and mean the same command under the same lock.",
         "It is the file that --config names, else $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml, which alone may be missing. The format is TOML. An unknown key or a wrong value anywhere is an error, and nothing is started.",
         "An option on the command line wins over the file. Root doesn't read a file that others can write, or that lies in a folder that others can write.",
         "Durations are written 90 (seconds), 0.5, \"90s\", \"15m\", \"26h\", \"7d\", \"1h30m\".",
     ] {
-        text += &format!(".PP\n{}\n", escaped(paragraph));
+        text += &paragraph(words);
     }
     for (title, table) in [
         ("TOP OF THE FILE", keys::TOP),
@@ -211,12 +316,19 @@ fn file_page() -> String {
     ] {
         text += &heading(title);
         for key in table {
-            text += &entry(&format!("{} = {}", key.name, key.example), &format!("{} ({}.)", key.help, key.value));
+            let mut kind = key.value.to_owned();
+            kind[..1].make_ascii_uppercase();
+            let term = format!("{} = {}", key.name, key.example);
+            text += &entry(&term, &format!("{kind}. {}", key.help));
         }
     }
     text += &heading("EXAMPLES");
     text += &verbatim(&EXAMPLE_FILE.lines().collect::<Vec<_>>());
-    text + &see_also(&["joblock(1)".to_owned(), "joblock-run(1)".to_owned(), "crontab(5)".to_owned()])
+    text + &see_also(&[
+        "joblock(1)".to_owned(),
+        "joblock-run(1)".to_owned(),
+        "crontab(5)".to_owned(),
+    ])
 }
 
 /// Stands in joblock.toml(5); a test reads it as a jobs file.
@@ -244,6 +356,10 @@ fn entry(term: &str, text: &str) -> String {
     format!(".TP\n\\fB{}\\fR\n{}\n", escaped(term), escaped(text))
 }
 
+fn paragraph(text: &str) -> String {
+    format!(".PP\n{}\n", escaped(text))
+}
+
 fn verbatim(lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|l| escaped(l) + "\n").collect();
     format!(".PP\n.RS 4\n.nf\n{lines}.fi\n.RE\n")
@@ -263,8 +379,16 @@ fn see_also(pages: &[String]) -> String {
 /// What roff(7) would read as its own: backslashes, dashes that must stay dashes, quotes that would end an argument,
 /// and a dot or quote at a line's beginning.
 fn escaped(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq").replace('…', "\\&...");
-    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+    let text = text
+        .replace('\\', "\\e")
+        .replace('-', "\\-")
+        .replace('"', "\\(dq")
+        .replace('…', "\\&...");
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -274,14 +398,21 @@ mod tests {
     use std::path::Path;
 
     fn page(file: &str) -> String {
-        let page = pages().unwrap().into_iter().find(|p| p.file == file).unwrap();
+        let page = pages()
+            .unwrap()
+            .into_iter()
+            .find(|p| p.file == file)
+            .unwrap();
         String::from_utf8(page.roff).unwrap()
     }
 
     #[test]
     fn the_page_of_the_jobs_file_has_every_key() {
         let text = page("joblock.toml.5");
-        for key in [keys::TOP, keys::JOB, keys::NOTIFY].into_iter().flat_map(keys::names) {
+        for key in [keys::TOP, keys::JOB, keys::NOTIFY]
+            .into_iter()
+            .flat_map(keys::names)
+        {
             assert!(text.contains(&format!("\\fB{} = ", escaped(key))), "{key}");
         }
     }
@@ -295,8 +426,21 @@ mod tests {
     #[test]
     fn the_main_page_has_the_sections_that_people_look_for() {
         let text = page("joblock.1");
-        for section in ["NAME", "SYNOPSIS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"] {
-            assert!(text.contains(&format!(".SH \"{section}\"")) || text.contains(&format!(".SH {section}")), "{section}");
+        for section in [
+            "NAME",
+            "SYNOPSIS",
+            "COMMANDS",
+            "EXIT STATUS",
+            "ENVIRONMENT",
+            "FILES",
+            "EXAMPLES",
+            "SEE ALSO",
+        ] {
+            assert!(
+                text.contains(&format!(".SH \"{section}\""))
+                    || text.contains(&format!(".SH {section}")),
+                "{section}"
+            );
         }
     }
 
@@ -304,7 +448,11 @@ mod tests {
     fn every_command_has_a_page_with_an_example() {
         for verb in Cli::command().get_subcommands() {
             let text = page(&format!("joblock-{}.1", verb.get_name()));
-            assert!(text.contains(".SH \"EXAMPLES\"") || verb.has_subcommands(), "{}", verb.get_name());
+            assert!(
+                text.contains(".SH \"EXAMPLES\"") || verb.has_subcommands(),
+                "{}",
+                verb.get_name()
+            );
         }
     }
 }
