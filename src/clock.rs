@@ -36,14 +36,20 @@ impl Add<Duration> for Boot {
     type Output = Boot;
     /// Saturates at the end of time, so that an endless duration is simply never reached.
     fn add(self, d: Duration) -> Boot {
-        Boot(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Boot(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl Sub<Duration> for Boot {
     type Output = Boot;
     fn sub(self, d: Duration) -> Boot {
-        Boot(self.0.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Boot(
+            self.0
+                .saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -65,6 +71,8 @@ impl Wall {
 
     /// The time from `earlier` to `self`; `None` if `earlier` is later.
     pub fn since(self, earlier: Wall) -> Option<Duration> {
-        u64::try_from(self.0 - earlier.0).ok().map(Duration::from_millis)
+        u64::try_from(self.0 - earlier.0)
+            .ok()
+            .map(Duration::from_millis)
     }
 }

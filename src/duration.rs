@@ -83,8 +83,8 @@ pub enum DurationError {
 }
 
 const UNITS: &[&str] = &[
-    "ms", "millis", "msec", "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h",
-    "hr", "hrs", "hour", "hours", "d", "day", "days", "w", "week", "weeks",
+    "ms", "millis", "msec", "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute",
+    "minutes", "h", "hr", "hrs", "hour", "hours", "d", "day", "days", "w", "week", "weeks",
 ];
 
 impl FromStr for Span {
@@ -117,7 +117,8 @@ impl FromStr for Span {
 
 /// `90` or `0.5`. The outer `None`: it is something else; the inner: more seconds than fit.
 fn plain_seconds(text: &str) -> Option<Option<Duration>> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.bytes().any(|b| b.is_ascii_digit());
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && text.bytes().any(|b| b.is_ascii_digit());
     if !plain || text.bytes().filter(|&b| b == b'.').count() > 1 {
         return None;
     }
@@ -131,9 +132,15 @@ fn with_units(text: &str) -> Result<Duration, DurationError> {
     if !text.chars().all(known) || !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Err(malformed());
     }
-    for unit in text.split(|c: char| !c.is_ascii_alphabetic()).filter(|u| !u.is_empty()) {
+    for unit in text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .filter(|u| !u.is_empty())
+    {
         if !UNITS.contains(&unit) {
-            return Err(DurationError::Unit { text: text.to_owned(), unit: unit.to_owned() });
+            return Err(DurationError::Unit {
+                text: text.to_owned(),
+                unit: unit.to_owned(),
+            });
         }
     }
     humantime::parse_duration(text).map_err(|e| match e {

@@ -16,7 +16,9 @@ pub enum NameError {
     #[error("a name has at most 128 characters, this one has {0}")]
     TooLong(usize),
     /// A character that no name may have.
-    #[error("{name:?} has the character {bad:?}: a name is 1 to 128 of A-Z a-z 0-9 . _ @ + - and begins with a letter or digit")]
+    #[error(
+        "{name:?} has the character {bad:?}: a name is 1 to 128 of A-Z a-z 0-9 . _ @ + - and begins with a letter or digit"
+    )]
     BadCharacter {
         /// The whole text.
         name: String,
@@ -35,9 +37,13 @@ fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    let allowed = |(i, c): (usize, char)| c.is_ascii_alphanumeric() || (i > 0 && "._@+-".contains(c));
+    let allowed =
+        |(i, c): (usize, char)| c.is_ascii_alphanumeric() || (i > 0 && "._@+-".contains(c));
     if let Some((_, bad)) = text.chars().enumerate().find(|&at| !allowed(at)) {
-        return Err(NameError::BadCharacter { name: text.to_owned(), bad });
+        return Err(NameError::BadCharacter {
+            name: text.to_owned(),
+            bad,
+        });
     }
     if text.len() > 128 {
         return Err(NameError::TooLong(text.len()));
@@ -127,7 +133,9 @@ impl RunId {
         let mut bytes = [0u8; 8];
         let mut filled = 0;
         while filled < bytes.len() {
-            if let Ok(n) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            if let Ok(n) =
+                rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+            {
                 filled += n;
             }
         }
@@ -148,7 +156,11 @@ impl RunId {
 impl FromStr for RunId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        if is_run_id(text) { Ok(RunId(text.to_owned())) } else { Err(NameError::NotRunId(text.to_owned())) }
+        if is_run_id(text) {
+            Ok(RunId(text.to_owned()))
+        } else {
+            Err(NameError::NotRunId(text.to_owned()))
+        }
     }
 }
 

@@ -46,7 +46,12 @@ impl FromStr for When {
         if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
             return Ok(When::Local(date.and_time(NaiveTime::MIN)));
         }
-        for format in ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"] {
+        for format in [
+            "%Y-%m-%d %H:%M",
+            "%Y-%m-%d %H:%M:%S",
+            "%Y-%m-%dT%H:%M",
+            "%Y-%m-%dT%H:%M:%S",
+        ] {
             if let Ok(local) = NaiveDateTime::parse_from_str(text, format) {
                 return Ok(When::Local(local));
             }
@@ -85,7 +90,10 @@ fn in_zone<Z: TimeZone>(local: NaiveDateTime, zone: &Z) -> DateTime<Utc> {
     }
     // The clocks jumped over it: what they showed an hour later is as near as it gets.
     let later = local + chrono::Duration::hours(1);
-    let moment = zone.from_local_datetime(&later).earliest().map(|m| m.with_timezone(&Utc));
+    let moment = zone
+        .from_local_datetime(&later)
+        .earliest()
+        .map(|m| m.with_timezone(&Utc));
     moment.map_or_else(|| local.and_utc(), |m| m - chrono::Duration::hours(1))
 }
 

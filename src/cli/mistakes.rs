@@ -26,7 +26,10 @@ pub enum Stop {
 
 impl Stop {
     fn mistake(verb: &str, text: impl AsRef<str>) -> Self {
-        Stop::Mistake { text: format!("joblock: {}\n", text.as_ref().trim_end()), code: code_of_mistakes(verb) }
+        Stop::Mistake {
+            text: format!("joblock: {}\n", text.as_ref().trim_end()),
+            code: code_of_mistakes(verb),
+        }
     }
 }
 
@@ -48,7 +51,9 @@ pub fn parse(args: &[OsString]) -> Result<Cli, Stop> {
     if let Some(text) = seen.mistake(args) {
         return Err(Stop::mistake(&seen.verb, text));
     }
-    let parsed = command.try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
+    let parsed = command
+        .try_get_matches_from(args)
+        .and_then(|m| Cli::from_arg_matches(&m));
     let cli = parsed.map_err(|e| from_clap(&seen.verb, &e))?;
     let start = match &cli.verb {
         Verb::Run(run) => Some(&run.start),
@@ -65,16 +70,28 @@ fn from_clap(verb: &str, error: &clap::Error) -> Stop {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(text),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Stop::Mistake { text, code: code_of_mistakes(verb) }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Mistake {
+            text,
+            code: code_of_mistakes(verb),
+        },
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            // clap's tip to put a `-- ` before it is wrong wherever it gives it.
+            let lines: Vec<_> = text
+                .lines()
+                .filter(|l| !l.contains("tip: to pass '"))
+                .collect();
+            Stop::mistake(verb, lines.join("\n"))
         }
-        _ => Stop::mistake(verb, text.strip_prefix("error: ").unwrap_or(&text)),
     }
 }
 
 fn contradiction(start: &StartArgs) -> Option<&'static str> {
-    let waits = start.wait.is_some_and(|w| w != Span::For(std::time::Duration::ZERO));
-    (start.nonblock && waits).then_some("-n says not to wait and -w says to wait: leave one of them out")
+    let waits = start
+        .wait
+        .is_some_and(|w| w != Span::For(std::time::Duration::ZERO));
+    (start.nonblock && waits)
+        .then_some("-n says not to wait and -w says to wait: leave one of them out")
 }
 
 /// What stands where on the command line, found without judging values.
@@ -87,16 +104,25 @@ struct Seen {
     dashes: Option<usize>,
     /// The first option that the command doesn't have, and that other tools do.
     foreign: Option<&'static str>,
+    /// An option that nobody knows: what stands behind it may be its value, so clap has the word.
+    unknown: bool,
     /// Asks for help or the version: no mistake is worth an answer then.
     asks: bool,
 }
 
 impl Seen {
     fn walk(root: &Command, args: &[OsString]) -> Self {
-        let mut seen = Seen { verb: String::new(), plain: Vec::new(), dashes: None, foreign: None, asks: false };
+        let mut seen = Seen {
+            verb: String::new(),
+            plain: Vec::new(),
+            dashes: None,
+            foreign: None,
+            unknown: false,
+            asks: false,
+        };
         let mut command = root;
         let mut at = 1;
-        while at < args.len() {
+        while at < args.len() && !seen.unknown {
             let arg = args[at].as_encoded_bytes();
             if arg == b"--" {
                 seen.dashes = Some(at);
@@ -107,7 +133,12 @@ impl Seen {
             } else if arg.len() > 1 && arg[0] == b'-' {
                 at += seen.short(command, &arg[1..]);
             } else if seen.verb.is_empty() {
-                let Some(verb) = args[at].to_str().and_then(|name| root.find_subcommand(name)) else { break };
+                let Some(verb) = args[at]
+                    .to_str()
+                    .and_then(|name| root.find_subcommand(name))
+                else {
+                    break;
+                };
                 verb.get_name().clone_into(&mut seen.verb);
                 command = verb;
             } else {
@@ -127,7 +158,10 @@ impl Seen {
         let mut halves = text.splitn(2, |&b| b == b'=');
         let (name, value) = (halves.next().unwrap_or_default(), halves.next());
         self.asks |= name == b"help" || name == b"version";
-        match command.get_arguments().find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name)) {
+        match command
+            .get_arguments()
+            .find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name))
+        {
             Some(known) => usize::from(value.is_none() && takes_value(known)),
             None => {
                 self.note_foreign(name, LONG);
@@ -140,7 +174,10 @@ impl Seen {
     fn short(&mut self, command: &Command, cluster: &[u8]) -> usize {
         for (i, &byte) in cluster.iter().enumerate() {
             self.asks |= byte == b'h' || byte == b'V';
-            match command.get_arguments().find(|a| a.get_short() == Some(char::from(byte))) {
+            match command
+                .get_arguments()
+                .find(|a| a.get_short() == Some(char::from(byte)))
+            {
                 Some(known) if takes_value(known) => return usize::from(i + 1 == cluster.len()),
                 Some(_) => {}
                 None => {
@@ -153,38 +190,56 @@ impl Seen {
     }
 
     fn note_foreign(&mut self, name: &[u8], table: &'static [(&str, &str)]) {
-        if matches!(self.verb.as_str(), "run" | "rerun") && self.foreign.is_none() {
-            self.foreign = table.iter().find(|(n, _)| n.as_bytes() == name).map(|&(_, text)| text);
+        self.unknown = true;
+        if matches!(self.verb.as_str(), "run" | "rerun") {
+            self.foreign = table
+                .iter()
+                .find(|(n, _)| n.as_bytes() == name)
+                .map(|&(_, text)| text);
         }
     }
 
     fn mistake(&self, args: &[OsString]) -> Option<String> {
-        if self.asks {
-            return None;
+        if self.asks || self.unknown {
+            return self.foreign.filter(|_| !self.asks).map(str::to_owned);
         }
-        if let Some(text) = self.foreign {
-            return Some(text.to_owned());
+        if self.verb == "run" {
+            self.mistaken_dashes(args)
+        } else {
+            self.needless_dashes(args)
         }
-        if self.verb == "run" { self.mistaken_dashes(args) } else { self.needless_dashes(args) }
     }
 
     fn mistaken_dashes(&self, args: &[OsString]) -> Option<String> {
         if let Some(&command) = self.plain.get(1) {
             let corrected = [&args[..command], &["--".into()], &args[command..]].concat();
-            return Some(format!("the command stands after --, like this:\n  {}", line(&corrected)));
+            return Some(format!(
+                "the command stands after --, like this:\n  {}",
+                line(&corrected)
+            ));
         }
         let dashes = self.dashes?;
         let (before, after) = (&args[..dashes], &args[dashes + 1..]);
         if self.plain.is_empty() {
             let Some((job, command)) = after.split_first() else {
-                return Some(format!("no job is named, like this:\n  {}", line(&[before, &example(&["JOB", "--", "COMMAND"])].concat())));
+                return Some(format!(
+                    "no job is named, like this:\n  {}",
+                    line(&[before, &example(&["JOB", "--", "COMMAND"])].concat())
+                ));
             };
-            let command = if command.first().is_some_and(|c| c == "--") { &command[1..] } else { command };
+            let command = if command.first().is_some_and(|c| c == "--") {
+                &command[1..]
+            } else {
+                command
+            };
             let mut corrected = [before, std::slice::from_ref(job)].concat();
             if !command.is_empty() {
                 corrected = [corrected, example(&["--"]), command.to_vec()].concat();
             }
-            return Some(format!("JOB stands before --, like this:\n  {}", line(&corrected)));
+            return Some(format!(
+                "JOB stands before --, like this:\n  {}",
+                line(&corrected)
+            ));
         }
         match after {
             [] => Some(format!(
@@ -192,9 +247,10 @@ impl Seen {
                 line(before),
                 line(&[before, &example(&["--", "COMMAND", "ARG..."])].concat())
             )),
-            [first, ..] if first == "--" => {
-                Some(format!("one -- is enough, like this:\n  {}", line(&[before, after].concat())))
-            }
+            [first, ..] if first == "--" => Some(format!(
+                "one -- is enough, like this:\n  {}",
+                line(&[before, after].concat())
+            )),
             [first, ..] if first.is_empty() => {
                 Some("the command after -- is empty: give a program's name there".to_owned())
             }
@@ -209,8 +265,11 @@ impl Seen {
         } else {
             &[&args[..dashes], &args[dashes + 1..]].concat()[..]
         };
-        Some(format!("{} takes no --, like this:\n  {}", self.verb,
-            line(without)))
+        Some(format!(
+            "{} takes no --, like this:\n  {}",
+            self.verb,
+            line(without)
+        ))
     }
 }
 
@@ -225,7 +284,10 @@ fn example(words: &[&str]) -> Vec<OsString> {
 /// The arguments as a line that a shell reads back; the program under its usual name.
 fn line(args: &[OsString]) -> String {
     let words = args.iter().skip(1).map(|a| quoted(a));
-    std::iter::once("joblock".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("joblock".to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// One word for a POSIX shell. Bytes that are no UTF-8 become U+FFFD: the line is for reading.
@@ -245,16 +307,34 @@ const LONG: &[(&str, &str)] = &[
          for timeout(1) how long the command may run, here -t, --time-limit DURATION",
     ),
     ("exclusive", EXCLUSIVE),
-    ("shared", "--shared is flock's shared lock: joblock has only exclusive ones, because a job runs once at a time. Leave it out"),
+    (
+        "shared",
+        "--shared is flock's shared lock: joblock has only exclusive ones, because a job runs once at a time. Leave it out",
+    ),
     ("close", CLOSE),
     ("unlock", UNLOCK),
     ("no-fork", NO_FORK),
     ("command", COMMAND),
-    ("nb", "--nb is flock's word for not waiting, which is the default here. Leave it out, or write -n"),
-    ("foreground", "--foreground is for timeout(1): here the job keeps the terminal anyway. Leave it out"),
-    ("preserve-status", "--preserve-status is for timeout(1): here a job over its time limit ends with 124, always. Leave it out"),
-    ("retries", "--retries is not there yet: let the caller start the job again"),
-    ("user", "joblock never changes users: start it as the user whom the job needs (`sudo -u USER joblock run …`, or the crontab's user)"),
+    (
+        "nb",
+        "--nb is flock's word for not waiting, which is the default here. Leave it out, or write -n",
+    ),
+    (
+        "foreground",
+        "--foreground is for timeout(1): here the job keeps the terminal anyway. Leave it out",
+    ),
+    (
+        "preserve-status",
+        "--preserve-status is for timeout(1): here a job over its time limit ends with 124, always. Leave it out",
+    ),
+    (
+        "retries",
+        "--retries is not there yet: let the caller start the job again",
+    ),
+    (
+        "user",
+        "joblock never changes users: start it as the user whom the job needs (`sudo -u USER joblock run …`, or the crontab's user)",
+    ),
 ];
 
 const SHORT: &[(&str, &str)] = &[
@@ -281,7 +361,10 @@ mod tests {
     use rstest::rstest;
 
     fn parse_line(line: &[&str]) -> Result<Cli, Stop> {
-        let args: Vec<OsString> = std::iter::once("joblock").chain(line.iter().copied()).map(OsString::from).collect();
+        let args: Vec<OsString> = std::iter::once("joblock")
+            .chain(line.iter().copied())
+            .map(OsString::from)
+            .collect();
         parse(&args)
     }
 
@@ -314,7 +397,10 @@ mod tests {
     #[case::rerun(&["rerun", "job", "--", "ls"], "joblock rerun job\n")]
     fn dashes_at_fault_get_the_line_as_it_should_be(#[case] line: &[&str], #[case] says: &str) {
         let (text, code) = mistake(line);
-        assert!(text.starts_with("joblock: ") && text.contains(says), "{text}");
+        assert!(
+            text.starts_with("joblock: ") && text.contains(says),
+            "{text}"
+        );
         assert_eq!(code, exit::OWN_FAILURE);
     }
 
@@ -332,6 +418,20 @@ mod tests {
         let (text, code) = mistake(line);
         assert!(text.contains(says), "{text}");
         assert_eq!(code, exit::OWN_FAILURE);
+    }
+
+    #[test]
+    fn an_unknown_option_gets_a_guess_and_no_advice_about_dashes() {
+        for line in [
+            &["run", "--wiat", "5", "job", "--", "ls"][..],
+            &["run", "job", "--wiat", "5", "--", "ls"],
+        ] {
+            let (text, _) = mistake(line);
+            assert!(
+                text.contains("'--wait'") && !text.contains("-- --wiat"),
+                "{text}"
+            );
+        }
     }
 
     #[rstest]
@@ -369,20 +469,31 @@ mod tests {
 
     #[test]
     fn options_stand_before_and_after_the_job() {
-        let Verb::Run(run) = parse_line(&["run", "-t", "5", "job", "-k", "3", "--", "ls", "-n"]).unwrap().verb else {
+        let Verb::Run(run) = parse_line(&["run", "-t", "5", "job", "-k", "3", "--", "ls", "-n"])
+            .unwrap()
+            .verb
+        else {
             panic!("not run");
         };
         assert_eq!(run.job.as_str(), "job");
         assert_eq!(run.command, ["ls", "-n"]);
-        assert!(run.start.time_limit.is_some() && run.start.kill_after.is_some() && !run.start.nonblock);
+        assert!(
+            run.start.time_limit.is_some() && run.start.kill_after.is_some() && !run.start.nonblock
+        );
     }
 
     #[test]
     fn arguments_need_not_be_utf8() {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(vec![b'a', 0xff, b'b']);
-        let args = [example(&["joblock", "run", "job", "--", "cat"]), vec![odd.clone()]].concat();
-        let Verb::Run(run) = parse(&args).unwrap().verb else { panic!("not run") };
+        let args = [
+            example(&["joblock", "run", "job", "--", "cat"]),
+            vec![odd.clone()],
+        ]
+        .concat();
+        let Verb::Run(run) = parse(&args).unwrap().verb else {
+            panic!("not run")
+        };
         assert_eq!(run.command[1], odd);
     }
 }

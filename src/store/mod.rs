@@ -4,7 +4,14 @@
 //! What a store does not guarantee: that its file system tells the truth. `doctor` proves what can
 //! be proved and [`open`] refuses the mounts that are known to lie.
 
+pub mod lockfile;
+mod mount;
+mod place;
 pub mod record;
+pub mod spool;
+pub mod sqlite;
+mod trouble;
+mod vanished;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -16,7 +23,7 @@ use thiserror::Error;
 
 use crate::clock::{Boot, Wall};
 use crate::name::{LockName, RunId, Token};
-use record::{Attempted, End, Query, RunRecord, Tail, Trigger, Who};
+use record::{Attempted, End, OutOfMemory, Query, RunRecord, Tail, Trigger, Who};
 
 /// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,43 @@ pub enum StoreUrl {
     },
 }
 
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run a job: what is missing is made (never the folder that the store lies in).
+    Run,
+    /// To look.
+    Read,
+    /// To ask something of a holder.
+    Request,
+}
+
+/// Opens a store. `pinned`: the UUID that it must have.
+pub fn open(
+    url: &StoreUrl,
+    purpose: Purpose,
+    pinned: Option<&str>,
+) -> Result<Box<dyn Store>, StoreError> {
+    let store: Box<dyn Store> = match url {
+        StoreUrl::Sqlite { path, shared } => {
+            Box::new(sqlite::SqliteStore::open(path, *shared, purpose)?)
+        }
+        StoreUrl::Lockfile { .. } => {
+            return Err(StoreError::Unusable(
+                "lockfile: stores come with the next commit".into(),
+            ));
+        }
+    };
+    let about = store.about();
+    match pinned {
+        Some(id) if id != about.id => Err(StoreError::Unusable(format!(
+            "{} has the id {}, and the jobs file pins {id}: this is another store than the one that was meant; correct store or store-id there",
+            about.url, about.id
+        ))),
+        _ => Ok(store),
+    }
+}
+
 /// Why the store can't be used. Every one of them ends in exit code 69 and in a job that was not started.
 /// Displays as a lower-case fragment that says what to do.
 #[derive(Debug, Error)]
@@ -43,7 +87,9 @@ pub enum StoreError {
     #[error("{0}")]
     Unusable(String),
     /// It belongs to a newer joblock.
-    #[error("{path} has store format {found}, this joblock knows {known}: use the joblock that made it, or a newer one")]
+    #[error(
+        "{path} has store format {found}, this joblock knows {known}: use the joblock that made it, or a newer one"
+    )]
     Newer {
         /// The store.
         path: String,
@@ -56,7 +102,9 @@ pub enum StoreError {
     #[error("{0} did not answer in time")]
     Timeout(String),
     /// What the old holder left behind on this machine could not be ended; each is named.
-    #[error("the run {run} ended without a release and left {left} behind, which can't be ended: end it by hand, then start again")]
+    #[error(
+        "the run {run} ended without a release and left {left} behind, which can't be ended: end it by hand, then start again"
+    )]
     Leftovers {
         /// The old run.
         run: RunId,
@@ -100,14 +148,19 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether the two are the same boot of the same machine. One whose boot id could not be read equals none.
+    pub fn same_boot(&self, other: &Place) -> bool {
+        !self.boot_id.is_empty() && self.boot_id == other.boot_id
+    }
+
     /// Whether BOOTTIME readings of the two may be compared.
     pub fn same_clock(&self, other: &Place) -> bool {
-        self.boot_id == other.boot_id && self.time_ns == other.time_ns
+        self.same_boot(other) && self.time_ns == other.time_ns
     }
 
     /// Whether pids and start times of the two may be compared.
     pub fn same_pids(&self, other: &Place) -> bool {
-        self.same_clock(other) && self.pid_ns == other.pid_ns
+        self.same_clock(other) && self.pid_ns != 0 && self.pid_ns == other.pid_ns
     }
 }
 
@@ -126,6 +179,9 @@ pub struct Holder {
     pub place: Place,
     /// Its three processes.
     pub processes: Processes,
+    /// The cgroup that its job may have to itself, as a path of its mount namespace.
+    #[serde(default)]
+    pub cgroup: Option<String>,
     /// When the lock was taken.
     pub since: Wall,
 }
@@ -162,6 +218,21 @@ pub struct Observed {
     pub stopping: Option<Request>,
 }
 
+impl Observed {
+    /// A lock that was never granted.
+    pub fn nobody() -> Self {
+        Observed {
+            token: None,
+            holder: None,
+            seq: 0,
+            heartbeat: None,
+            ttl: None,
+            revoked: None,
+            stopping: None,
+        }
+    }
+}
+
 /// What became of the processes that an unreleased grant left on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cleared {
@@ -178,8 +249,15 @@ pub enum Cleared {
 
 /// How a store gets rid of what an old run left on this machine. `supervise::tree` does it.
 pub trait Clearing: Send + Sync {
-    /// Ends what is left of `holder`'s job here. `lock_file`: also ends who still has that file open by inheritance.
+    /// Ends what is left of `holder`'s job here. `lock_file`: also ends who still has that file *locked* by inheritance
+    /// from `holder`'s keeper. Those who merely have it open (waiters), or the next run that got the lock meanwhile, must not be
+    /// touched: the `lock:` line of `/proc/PID/fdinfo/FD` tells them apart, as it names the pid that took the lock.
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared;
+
+    /// Whether the OOM killer has struck in the cgroup of a run that left no end, since it began.
+    fn out_of_memory(&self, _run: &RunRecord) -> OutOfMemory {
+        OutOfMemory::Unknown
+    }
 }
 
 /// Everything that a store must know to grant a lock and to write the attempt's row in the same step.
@@ -315,7 +393,11 @@ pub struct About {
 pub trait Locks {
     /// One attempt. Waits for the lock until `until` at the longest (`None`: not at all), woken by the kernel
     /// where the holder's kernel is ours. Other jobs' heartbeats and starts are not held up by it.
-    fn try_acquire(&self, request: &LockRequest<'_>, until: Option<Boot>) -> Result<Attempt, StoreError>;
+    fn try_acquire(
+        &self,
+        request: &LockRequest<'_>,
+        until: Option<Boot>,
+    ) -> Result<Attempt, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.
@@ -334,7 +416,13 @@ pub trait History {
     /// Writes the row of an attempt that did not run: refused, fresh, cancelled, not-started.
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError>;
     /// Writes the end of a run whose keeper is gone, if it has none yet, and frees its lock if it still owns it.
-    fn end_of(&self, record: &RunRecord, token: Token, end: &End, tail: Option<&Tail>) -> Result<Recorded, StoreError>;
+    fn end_of(
+        &self,
+        record: &RunRecord,
+        token: Token,
+        end: &End,
+        tail: Option<&Tail>,
+    ) -> Result<Recorded, StoreError>;
     /// Rows, newest first. A row still `running` whose grant is gone comes as `abandoned` (and stays as it is in the store).
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError>;
     /// Rows whose run id begins so (6 digits at least).

@@ -104,6 +104,17 @@ words!(
     }
 );
 
+/// An `oom_kill` counter as it was once read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomCounter {
+    /// The cgroup's folder, as the mount namespace saw it.
+    pub folder: PathBuf,
+    /// The folder's inode number, which no other cgroup of this boot has.
+    pub id: u64,
+    /// How often the OOM killer had struck.
+    pub kills: u64,
+}
+
 /// Who asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
@@ -144,10 +155,8 @@ pub struct RunRecord {
     pub boot_id: String,
     /// A container's id, as far as its cgroup or mountinfo tells.
     pub container: Option<String>,
-    /// The cgroup that front was started in.
-    pub cgroup: Option<String>,
-    /// That cgroup's `oom_kill` counter before the start.
-    pub oom_kills: Option<u64>,
+    /// The `oom_kill` counters of the cgroup that front was started in and of its ancestors, before the start, nearest first.
+    pub oom_counters: Vec<OomCounter>,
     /// Pid of front.
     pub pid: i32,
     /// The command as it was run, byte for byte.
@@ -191,6 +200,18 @@ pub struct End {
     pub note: Option<String>,
 }
 
+impl End {
+    /// The record of a run that ended so.
+    pub fn of(&self, record: &RunRecord, token: Token) -> RunRecord {
+        RunRecord {
+            token: Some(token),
+            outcome: self.outcome,
+            end: Some(self.clone()),
+            ..record.clone()
+        }
+    }
+}
+
 /// What became of an attempt that never ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempted {
@@ -200,6 +221,19 @@ pub struct Attempted {
     pub held_by: Option<Holder>,
     /// A word more for people.
     pub note: Option<String>,
+}
+
+impl Attempted {
+    /// The record of an attempt that ended so.
+    pub fn of(&self, record: &RunRecord) -> RunRecord {
+        let note = self.note.clone().or_else(|| record.note.clone());
+        RunRecord {
+            outcome: self.outcome,
+            held_by: self.held_by.clone(),
+            note,
+            ..record.clone()
+        }
+    }
 }
 
 /// The kept output of a run: the last bytes of it, as they came.
@@ -228,4 +262,7 @@ pub struct Query {
     pub host: Option<String>,
     /// Asked for by this.
     pub trigger: Option<Trigger>,
+    /// Tells whether a holder's processes live, for holders whose pids can be compared with ours. Without it, and for
+    /// all others, heartbeats tell.
+    pub alive: Option<fn(&Holder) -> Option<bool>>,
 }

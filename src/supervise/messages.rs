@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -105,8 +105,8 @@ pub enum FrontToGuard {
 /// Guard to front and to keeper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum FromGuard {
-    /// The job runs.
-    Started,
+    /// The job runs; the pid of its first process.
+    Started(i32),
     /// The job's first process was stopped by this signal.
     Stopped(i32),
     /// It goes on.
@@ -178,14 +178,21 @@ pub enum Received<M> {
 impl Channel {
     /// A connected pair, both closed on exec.
     pub fn pair() -> rustix::io::Result<(Channel, Channel)> {
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Channel(a), Channel(b)))
     }
 
     /// Sends. That the other side is gone is learned by reading, so a failure is no error here. Never blocks:
     /// a side that reads nothing for hundreds of messages is stopped, and what it misses is repeated (renewals) or it is dead.
     pub fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> bool {
-        let Ok(bytes) = serde_json::to_vec(message) else { return false };
+        let Ok(bytes) = serde_json::to_vec(message) else {
+            return false;
+        };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
@@ -208,7 +215,12 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let length = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+            match recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                flags,
+            ) {
                 Ok(message) if message.bytes == 0 => return Received::Gone,
                 Ok(message) => break message.bytes,
                 Err(Errno::INTR) => {}
@@ -221,7 +233,8 @@ impl Channel {
             _ => None,
         });
         // What can't be read was not written by this program: treat its writer as gone, which fails safe on every side.
-        serde_json::from_slice(&bytes[..length]).map_or(Received::Gone, |message| Received::Message(message, fd))
+        serde_json::from_slice(&bytes[..length])
+            .map_or(Received::Gone, |message| Received::Message(message, fd))
     }
 }
 
@@ -241,8 +254,14 @@ mod tests {
         let (_, pipe) = rustix::pipe::pipe().expect("pipe");
         assert!(a.send(&FrontToGuard::Signal(15), Some(pipe.as_fd())));
         assert!(a.send(&FrontToGuard::Signal(2), None));
-        assert!(matches!(b.receive(), Received::Message(FrontToGuard::Signal(15), Some(_))));
-        assert!(matches!(b.receive(), Received::Message(FrontToGuard::Signal(2), None)));
+        assert!(matches!(
+            b.receive(),
+            Received::Message(FrontToGuard::Signal(15), Some(_))
+        ));
+        assert!(matches!(
+            b.receive(),
+            Received::Message(FrontToGuard::Signal(2), None)
+        ));
         assert!(matches!(b.receive::<FrontToGuard>(), Received::Nothing));
         drop(a);
         assert!(matches!(b.receive::<FrontToGuard>(), Received::Gone));

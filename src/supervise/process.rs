@@ -28,7 +28,9 @@ impl Stat {
 
 /// Reads the stat line of `pid`; `None` if there is no such process, or it can't be seen from here.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
+    parse_stat(&String::from_utf8_lossy(
+        &fs::read(format!("/proc/{pid}/stat")).ok()?,
+    ))
 }
 
 /// The name is in parentheses and may itself hold any of `) (`: the last `)` ends it.
@@ -37,7 +39,10 @@ fn parse_stat(line: &str) -> Option<Stat> {
     let (name, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     Some(Stat {
-        id: ProcessId { pid: pid.parse().ok()?, start: fields.get(19)?.parse().ok()? },
+        id: ProcessId {
+            pid: pid.parse().ok()?,
+            start: fields.get(19)?.parse().ok()?,
+        },
         parent: fields.get(1)?.parse().ok()?,
         name: name.to_owned(),
         state: fields.first()?.chars().next()?,
@@ -62,8 +67,14 @@ pub fn is_alive(id: ProcessId) -> bool {
 
 /// Every process that can be seen.
 pub fn all() -> Vec<Stat> {
-    let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
-    folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(stat).collect()
+    let Ok(folder) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    folder
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(stat)
+        .collect()
 }
 
 /// Everything below `root` that is alive, by parent links, without what lies below `but`.
@@ -115,14 +126,26 @@ mod tests {
     fn a_name_with_parentheses_and_spaces_is_parsed() {
         let line = "42 (a) (b c) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 991 1 1";
         let stat = parse_stat(line).expect("it is a stat line");
-        assert_eq!(stat.id, ProcessId { pid: 42, start: 991 });
-        assert_eq!((stat.parent, stat.name.as_str(), stat.state), (7, "a) (b c", 'S'));
+        assert_eq!(
+            stat.id,
+            ProcessId {
+                pid: 42,
+                start: 991
+            }
+        );
+        assert_eq!(
+            (stat.parent, stat.name.as_str(), stat.state),
+            (7, "a) (b c", 'S')
+        );
     }
 
     #[test]
     fn this_process_is_alive_and_its_reused_pid_is_not() {
         let own = own();
         assert!(is_alive(own));
-        assert!(!is_alive(ProcessId { start: own.start + 1, ..own }));
+        assert!(!is_alive(ProcessId {
+            start: own.start + 1,
+            ..own
+        }));
     }
 }

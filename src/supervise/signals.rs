@@ -145,7 +145,13 @@ impl Signals {
 
     fn open(set: &libc::sigset_t) -> io::Result<Signals> {
         // SAFETY: signalfd(2) with a valid set makes a new descriptor, which is then owned here.
-        let fd = unsafe { libc::signalfd(-1, ptr::from_ref(set), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let fd = unsafe {
+            libc::signalfd(
+                -1,
+                ptr::from_ref(set),
+                libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+            )
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -165,7 +171,10 @@ impl Signals {
             }
             info.assume_init()
         };
-        Some(Arrived { signal: info.ssi_signo.cast_signed(), by_process: info.ssi_code <= 0 })
+        Some(Arrived {
+            signal: info.ssi_signo.cast_signed(),
+            by_process: info.ssi_code <= 0,
+        })
     }
 }
 
@@ -188,7 +197,14 @@ pub fn ignore_all() {
 /// Gives the calling process the dispositions and the mask that the program was started with. Async-signal-safe.
 pub fn restore_callers() {
     for signal in (1..=LAST).filter(|&s| is_ours(s) || s == libc::SIGPIPE) {
-        set_disposition(signal, if was_ignored(signal) { libc::SIG_IGN } else { libc::SIG_DFL });
+        set_disposition(
+            signal,
+            if was_ignored(signal) {
+                libc::SIG_IGN
+            } else {
+                libc::SIG_DFL
+            },
+        );
     }
     let blocked = BLOCKED.load(Ordering::Relaxed);
     set_mask(&set_of((1..=LAST).filter(|&s| blocked & bit(s) != 0)));

@@ -1,0 +1,5 @@
+//! The lease's decisions, pure: no input or output, no threads, no clock. Time comes in as an argument.
+
+pub mod heartbeat;
+pub mod takeover;
+pub mod timing;

@@ -1,0 +1,287 @@
+//! Opening lock files: never through a symbolic link, never one that has another name, never another file
+//! than the one that the path names at the moment when its lock was taken.
+//!
+//! A lock file is never deleted by joblock. One that somebody else deletes or renames protects no more than
+//! those who have it open; what is done about that is said where the holder and the observer are.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::lease::takeover::FileId;
+use crate::store::mount;
+
+/// The lowest number for a descriptor that jobs inherit: scripts use 3 to 9.
+const HIGH: i32 = 100;
+
+/// Device and inode of what is open.
+pub fn id_of(fd: impl AsFd) -> io::Result<FileId> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(FileId {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+    })
+}
+
+/// Device and inode of what the path names; `None` if it names nothing.
+pub fn id_at(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(FileId {
+            dev: meta.dev(),
+            ino: meta.ino(),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The mode of files made in `folder`: for its group too if the folder is meant to be shared by it (setgid and group-writable).
+pub fn mode_in(folder: &Path) -> io::Result<u32> {
+    let mode = fs::metadata(folder)?.permissions().mode();
+    Ok(if mode & 0o2020 == 0o2020 {
+        0o660
+    } else {
+        0o600
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Makes the empty file `path` with the folder's mode, whatever the umask; `false`: it is there already.
+pub fn create(path: &Path) -> io::Result<bool> {
+    let mode = mode_in(folder_of(path))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600)) {
+        Ok(fd) => {
+            // not by open's mode: the umask would make it readable only
+            if mode != 0o600 {
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+            }
+            Ok(true)
+        }
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a folder for lock files or spool files in a store's folder, with that folder's habits.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let shared = mode_in(folder_of(path))? == 0o660;
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(
+            path,
+            fs::Permissions::from_mode(if shared { 0o2770 } else { 0o700 }),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a regular file with one name for reading, and for writing too if `write`; no links, no devices.
+pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
+    let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = match rustix::fs::openat(
+        CWD,
+        path,
+        if direct {
+            flags | OFlags::DIRECT
+        } else {
+            flags
+        },
+        Mode::empty(),
+    ) {
+        // not every FUSE file system has O_DIRECT
+        Err(Errno::INVAL) if direct => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+        other => other,
+    };
+    let file = match opened {
+        Ok(fd) => File::from(fd),
+        Err(Errno::LOOP) => {
+            return Err(io::Error::other(
+                "it is a symbolic link, and lock files are never opened through one: remove it",
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file: remove it"));
+    }
+    if meta.nlink() > 1 {
+        return Err(io::Error::other(
+            "it has more than one name (hard links): remove the others",
+        ));
+    }
+    Ok(file)
+}
+
+/// A lock file that is open, not yet locked.
+#[derive(Debug)]
+pub struct LockFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Device and inode.
+    pub id: FileId,
+    /// Its file system is local.
+    pub local: bool,
+    file: File,
+}
+
+impl LockFile {
+    /// Opens the lock file at `path`; makes it if it is missing.
+    pub fn open_or_create(path: &Path) -> io::Result<Self> {
+        loop {
+            match open(path, true, false) {
+                Ok(file) => {
+                    let local = mount::is_local(&file)?;
+                    let file = if local { file } else { open(path, true, true)? };
+                    // dup before the lock is taken; the lock belongs to both, and the low number is closed at once
+                    let file =
+                        File::from(OwnedFd::from(rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?));
+                    return Ok(LockFile {
+                        path: path.to_owned(),
+                        id: id_of(&file)?,
+                        local,
+                        file,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create(path)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the kernel lock if it is free.
+    pub fn try_lock(&self) -> io::Result<bool> {
+        match fs2::FileExt::try_lock_exclusive(&self.file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the kernel lock, waiting without a limit.
+    pub fn lock(&self) -> io::Result<()> {
+        loop {
+            match fs2::FileExt::lock_exclusive(&self.file) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether the path still names this file, and nothing else does.
+    ///
+    /// Over NFS the answer may be as old as the client's attribute cache; the link count is that of the last read or
+    /// write through any descriptor, so that a deletion on another machine is seen after a heartbeat's write.
+    pub fn is_at_path(&self) -> io::Result<bool> {
+        Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink == 1)
+    }
+
+    /// A second descriptor on the same file for reading and writing blocks, which nobody inherits; `None` if the path
+    /// names another file by now.
+    pub fn second(&self) -> io::Result<Option<File>> {
+        match open(&self.path, true, !self.local) {
+            Ok(file) => Ok((id_of(&file)? == self.id).then_some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for LockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_lock_excludes_a_second_open_file_and_is_freed_by_closing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.lock");
+        let one = LockFile::open_or_create(&path).expect("open");
+        let two = LockFile::open_or_create(&path).expect("open");
+        assert!(one.as_fd().as_raw_fd() >= HIGH);
+        assert_eq!(one.id, two.id);
+        assert!(one.try_lock().expect("lock"));
+        assert!(!two.try_lock().expect("lock"));
+        drop(one);
+        assert!(two.try_lock().expect("lock"));
+    }
+
+    #[test]
+    fn links_folders_and_second_names_are_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let target = dir.path().join("target");
+        fs::write(&target, "").expect("write");
+        let link = dir.path().join("link.lock");
+        symlink(&target, &link).expect("link");
+        assert!(
+            LockFile::open_or_create(&link)
+                .expect_err("refused")
+                .to_string()
+                .contains("symbolic link")
+        );
+        let second = dir.path().join("second.lock");
+        fs::hard_link(&target, &second).expect("link");
+        assert!(
+            LockFile::open_or_create(&second)
+                .expect_err("refused")
+                .to_string()
+                .contains("more than one name")
+        );
+        assert!(LockFile::open_or_create(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_noticed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.lock");
+        let one = LockFile::open_or_create(&path).expect("open");
+        assert!(one.is_at_path().expect("stat") && one.second().expect("open").is_some());
+        fs::remove_file(&path).expect("remove");
+        assert!(!one.is_at_path().expect("stat") && one.second().expect("open").is_none());
+        LockFile::open_or_create(&path).expect("open");
+        assert!(!one.is_at_path().expect("stat") && one.second().expect("open").is_none());
+    }
+
+    #[test]
+    fn a_folder_for_a_group_makes_files_for_the_group() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mode = |name: &str| {
+            fs::metadata(dir.path().join(name))
+                .expect("stat")
+                .permissions()
+                .mode()
+                & 0o7777
+        };
+        create(&dir.path().join("private")).expect("create");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2770)).expect("chmod");
+        create(&dir.path().join("shared")).expect("create");
+        create_folder(&dir.path().join("folder")).expect("create");
+        assert_eq!(
+            (mode("private"), mode("shared"), mode("folder")),
+            (0o600, 0o660, 0o2770)
+        );
+    }
+}

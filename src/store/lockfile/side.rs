@@ -1,0 +1,183 @@
+//! A locked lock file in the hands of its holder, or of somebody who is about to become it.
+//!
+//! Two descriptors. The *locked* one is inherited by the job; nothing is ever written through it, since a dirty
+//! page behind it would keep the job from dying on a dead network mount. All blocks go through the
+//! *second* one, which nobody inherits. On a mount that is not local both are `O_DIRECT`, so that what is read is
+//! what stands on the server now.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::file::{self, LockFile};
+use super::slots::{self, Block, Claim, Place, Slot};
+use crate::lease::heartbeat::Wishes;
+use crate::name::{RunId, Token};
+use crate::store::Request;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Side {
+    /// The locked descriptor and its path.
+    pub lock: LockFile,
+    second: File,
+    /// Where the next slot goes: the block that does not hold the newest.
+    next: u8,
+}
+
+/// The wishes of others, with the words that came with them.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// What the lease decides by.
+    pub wishes: Wishes,
+    /// The revocation.
+    pub revoke: Option<Request>,
+    /// The request to stop.
+    pub stop: Option<Request>,
+}
+
+impl Side {
+    /// Takes over a file whose lock was just taken; `None`: its path names another file by now.
+    /// Also the newest slot in it, and the version of a slot that is too new to read.
+    pub fn of(lock: LockFile) -> io::Result<Option<(Self, Option<Slot>, Option<u32>)>> {
+        let Some(second) = lock.second()? else {
+            return Ok(None);
+        };
+        if !lock.is_at_path()? {
+            return Ok(None);
+        }
+        // room for every block at once, so that a full disk stops no heartbeat; NFSv3 can't, and FUSE may not
+        if rustix::fs::fstat(&second)?.st_size.cast_unsigned() < slots::SIZE {
+            match rustix::fs::fallocate(
+                &second,
+                rustix::fs::FallocateFlags::empty(),
+                0,
+                slots::SIZE,
+            ) {
+                Err(rustix::io::Errno::NOSPC) => return Err(io::ErrorKind::StorageFull.into()),
+                Err(rustix::io::Errno::DQUOT) => return Err(io::ErrorKind::QuotaExceeded.into()),
+                _ => {}
+            }
+        }
+        let (newest, newer) = slots::newest(&second)?;
+        let next = newest.as_ref().map_or(0, |(at, _)| 1 - at);
+        Ok(Some((
+            Side { lock, second, next },
+            newest.map(|(_, slot)| slot),
+            newer,
+        )))
+    }
+
+    /// The newest slot, read afresh.
+    pub fn newest(&self) -> io::Result<Option<Slot>> {
+        Ok(slots::newest(&self.second)?.0.map(|(_, slot)| slot))
+    }
+
+    /// Writes a slot into the block that does not hold the last one.
+    pub fn write(&mut self, slot: &Slot, durable: bool) -> io::Result<()> {
+        slots::write(&self.second, Place::Slot(self.next), slot, durable)?;
+        self.next = 1 - self.next;
+        Ok(())
+    }
+
+    /// Lays the claim on grant `token`, for good: its holder, should it be alive, sees it at its next heartbeat at the latest.
+    pub fn claim(&self, token: Token, by: &RunId) -> io::Result<()> {
+        slots::write(
+            &self.second,
+            Place::Claim(token),
+            &Claim {
+                token,
+                by: by.clone(),
+            },
+            true,
+        )
+    }
+
+    /// What others want of the holder of grant `own`.
+    pub fn asked(&self, own: Token) -> io::Result<Asked> {
+        asked(&self.second, own)
+    }
+
+    /// Whether the locked descriptor still reads: on NFSv4 it gives EIO once the server has taken the lock away.
+    /// Local file systems never take a lock away, and are not asked.
+    pub fn still_locked(&self) -> io::Result<bool> {
+        if self.lock.local {
+            return Ok(true);
+        }
+        match slots::touch(&self.lock) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Side {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+/// What others want of the holder of grant `own`, by the blocks of `file`. A claim that can't be read is an error:
+/// it may be one on us.
+pub fn asked(file: &File, own: Token) -> io::Result<Asked> {
+    let claimed = match slots::read::<Claim>(file, Place::Claim(own))? {
+        Block::Empty => None,
+        Block::Whole(claim) => Some(claim.token),
+        Block::Torn | Block::Newer(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a claim in the lock file can't be read",
+            ));
+        }
+    };
+    let revoke = slots::read::<Request>(file, Place::Revoke)?.whole();
+    let stop = slots::read::<Request>(file, Place::Stop)?.whole();
+    let wishes = Wishes {
+        claimed,
+        revoked: revoke.as_ref().map(|r| r.token),
+        stop: stop.as_ref().map(|r| r.token),
+    };
+    Ok(Asked {
+        wishes,
+        revoke,
+        stop,
+    })
+}
+
+/// What a looker sees in the lock file at `path`: its newest slot, and what is asked of the holder of `own`.
+/// `None`: there is no such file, or it is not for us to read.
+pub fn look(
+    path: &std::path::Path,
+    own: Option<Token>,
+) -> io::Result<Option<(Option<Slot>, Asked)>> {
+    let file = match file::open(path, false, false) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            return Ok(None);
+        }
+        other => other?,
+    };
+    let (newest, _) = slots::newest(&file)?;
+    let own = own.or(newest.as_ref().map(|(_, slot)| slot.token));
+    let asked = own
+        .map_or(Ok(Asked::default()), |own| asked(&file, own))
+        .unwrap_or_default();
+    Ok(Some((newest.map(|(_, slot)| slot), asked)))
+}
+
+/// Leaves a request for the holder of a grant.
+pub fn leave(lock: &LockFile, place: Place, request: &Request) -> io::Result<()> {
+    match lock.second()? {
+        Some(file) => slots::write(&file, place, request, true),
+        None => Err(io::Error::other(
+            "the lock file was replaced while it was written: try again",
+        )),
+    }
+}

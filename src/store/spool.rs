@@ -1,0 +1,94 @@
+//! Records that the database could not take: one file each, complete in itself, folded in by whoever writes next.
+//!
+//! A file appears under its name only when it is whole and on the disk. Folding in is done twice if need be and comes to the same.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::lockfile::file;
+use super::record::{RunRecord, Tail};
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The whole row, with its end if it has one.
+    pub record: RunRecord,
+    /// Output and how much there was.
+    tail: Option<(Vec<u8>, u64)>,
+}
+
+impl Entry {
+    /// Of a record and the output that is kept with it.
+    pub fn new(record: RunRecord, tail: Option<&Tail>) -> Self {
+        Entry {
+            record,
+            tail: tail.map(|t| (t.bytes.clone(), t.total)),
+        }
+    }
+
+    /// The output.
+    pub fn tail(&self) -> Option<Tail> {
+        self.tail
+            .clone()
+            .map(|(bytes, total)| Tail { bytes, total })
+    }
+}
+
+/// A folder of them, made when the first is written.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    /// The spool at `folder`.
+    pub fn at(folder: PathBuf) -> Self {
+        Spool { folder }
+    }
+
+    /// Writes a record; its file.
+    pub fn write(&self, entry: &Entry) -> io::Result<PathBuf> {
+        file::create_folder(&self.folder)?;
+        let stem = format!("{}.{}", entry.record.run_id, entry.record.outcome);
+        let (new, path) = (
+            self.folder.join(format!("{stem}.new")),
+            self.folder.join(format!("{stem}.json")),
+        );
+        // left by one that crashed while it wrote: the run id is ours alone
+        let _ = fs::remove_file(&new);
+        file::create(&new)?;
+        let mut file = file::open(&new, true, false)?;
+        file.write_all(&serde_json::to_vec(entry)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(path)
+    }
+
+    /// What is there. A file that can't be read or understood is left for somebody who can.
+    pub fn entries(&self) -> Vec<(PathBuf, Entry)> {
+        let Ok(folder) = fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
+        let paths = folder
+            .filter_map(|file| file.ok().map(|f| f.path()))
+            .filter(|path| path.extension().is_some_and(|e| e == "json"));
+        paths
+            .filter_map(|path| read(&path).map(|entry| (path, entry)))
+            .collect()
+    }
+}
+
+fn read(path: &Path) -> Option<Entry> {
+    serde_json::from_reader(io::BufReader::new(file::open(path, false, false).ok()?)).ok()
+}
+
+/// Removes what was folded in.
+pub fn remove(files: impl IntoIterator<Item = PathBuf>) {
+    for path in files {
+        let _ = fs::remove_file(path);
+    }
+}

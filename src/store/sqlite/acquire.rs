@@ -1,0 +1,299 @@
+//! How a lock of the `sqlite:` store is taken: kernel lock first, then one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grant::SqliteGrant;
+use super::locks::{self, LockRow};
+use super::{Inner, rows};
+use crate::clock::Boot;
+use crate::lease::takeover::{Decision, Mark, Sighting, Unreleased, decide};
+use crate::lease::timing::Timing;
+use crate::name::Token;
+use crate::store::lockfile::file::LockFile;
+use crate::store::lockfile::side::Side;
+use crate::store::lockfile::slots::Slot;
+use crate::store::record::{OutOfMemory, Outcome};
+use crate::store::{Attempt, Cleared, LockRequest, Observed, StoreError, trouble};
+
+/// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
+/// somebody is about to be, or just was.
+pub const UNNAMED: Duration = Duration::from_millis(250);
+/// How long a waiter sleeps in the kernel before it looks again: whether the lock file is still the one that others
+/// use, and whether the holder died and left somebody behind who inherited the lock.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon to look again where nothing but time helps.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What one look came to.
+enum Look {
+    Granted(Box<SqliteGrant>),
+    /// The state changed under it.
+    Again,
+    /// The kernel lock is taken, and nobody is named as its holder.
+    Unnamed(Observed),
+    /// The kernel lock is taken by the holder.
+    Taken(Observed),
+    /// The kernel lock is ours, but the holder's lease is not over; look again after so long.
+    Leased(Observed, Duration),
+}
+
+pub fn try_acquire(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    until: Option<Boot>,
+) -> Result<Attempt, StoreError> {
+    let unnamed_until = Boot::now() + UNNAMED;
+    let mut locked = None;
+    loop {
+        let file = match locked.take() {
+            Some(file) => file,
+            None => inner.open_lock(&request.lock)?,
+        };
+        let path = file.path.clone();
+        let broken = |e: &std::io::Error| trouble::from_io(&path, e);
+        let (look, file) = if file.try_lock().map_err(|e| broken(&e))? {
+            (with_lock(inner, request, file)?, None)
+        } else {
+            (without_lock(inner, request, &file)?, Some(file))
+        };
+        let left = until.unwrap_or(Boot(0)).since(Boot::now());
+        match (look, file) {
+            (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
+            (Look::Again, _) => {}
+            (Look::Unnamed(_), _) if Boot::now() < unnamed_until => std::thread::sleep(SOON / 4),
+            (Look::Unnamed(observed) | Look::Taken(observed) | Look::Leased(observed, _), _)
+                if left.is_zero() =>
+            {
+                return Ok(Attempt::Held(Box::new(observed)));
+            }
+            (_, Some(file)) => {
+                locked = inner
+                    .waiters
+                    .wait(&request.lock, file, left.min(LOOK))
+                    .map_err(|e| broken(&e))?
+            }
+            (Look::Leased(_, pause), None) => std::thread::sleep(pause.clamp(SOON, LOOK).min(left)),
+            (_, None) => std::thread::sleep(SOON.min(left)),
+        }
+    }
+}
+
+/// Somebody else has the kernel lock.
+fn without_lock(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    file: &LockFile,
+) -> Result<Look, StoreError> {
+    let observed = inner.inspect(&request.lock)?;
+    let Some(holder) = &observed.holder else {
+        return Ok(Look::Unnamed(observed));
+    };
+    if !holder.place.same_pids(&inner.here) {
+        return Ok(Look::Taken(observed));
+    }
+    match request
+        .clearing
+        .clear(holder, Some(std::os::fd::AsFd::as_fd(file)))
+    {
+        Cleared::Alive => Ok(Look::Taken(observed)),
+        // its leftovers had the lock; or it ended meanwhile, and somebody else has it
+        Cleared::Gone { .. } => Ok(Look::Unnamed(observed)),
+        Cleared::Stuck(left) => Err(StoreError::Leftovers {
+            run: holder.run_id.clone(),
+            left,
+        }),
+    }
+}
+
+/// The kernel lock is ours, as far as it reaches.
+fn with_lock(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    file: LockFile,
+) -> Result<Look, StoreError> {
+    let path = file.path.clone();
+    let broken = |e: std::io::Error| trouble::from_io(&path, &e);
+    // before the looks at file and row, and before the grant is sent: it serves as both
+    let before = Boot::now();
+    let Some((side, slot, newer)) = Side::of(file).map_err(broken)? else {
+        return Ok(Look::Again);
+    };
+    if let Some(found) = newer {
+        let known = i64::from(crate::store::lockfile::slots::VERSION);
+        return Err(StoreError::Newer {
+            path: path.display().to_string(),
+            found: found.into(),
+            known,
+        });
+    }
+    match write_grant(inner, request, &side, None)? {
+        Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
+            inner, request, side, token, before,
+        )))),
+        Written::Not(Some(old)) => take_over(inner, request, side, slot.as_ref(), &old, before),
+        Written::Not(None) => Ok(Look::Again),
+    }
+}
+
+fn granted(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    side: Side,
+    token: Token,
+    sent: Boot,
+) -> SqliteGrant {
+    let timing = Timing::of(request.ttl.unwrap_or(Timing::DEFAULT));
+    SqliteGrant::new(Arc::clone(inner), side, request, token, timing, sent)
+}
+
+enum Written {
+    Granted(Token),
+    /// The row is unreleased, and not the one that was expected.
+    Not(Option<LockRow>),
+}
+
+/// The grant, in one transaction: token, owner and the run's begin. `old`: the unreleased grant that may be overwritten
+/// if it is as it was seen, and what became of its run.
+fn write_grant(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    side: &Side,
+    old: Option<(&LockRow, Outcome, OutOfMemory)>,
+) -> Result<Written, StoreError> {
+    let timing = Timing::of(request.ttl.unwrap_or(Timing::DEFAULT));
+    inner.db().write(|tx| {
+        let row = locks::get(tx, &request.lock)?;
+        let mut token = Token(1);
+        if let Some(row) = row {
+            token = row.token.next();
+            match old {
+                _ if row.released => {}
+                Some((seen, outcome, memory)) if seen.unchanged(&row) => {
+                    rows::abandon(tx, &row.owner, outcome, memory)?
+                }
+                _ => return Ok(Written::Not(Some(row))),
+            }
+        }
+        let grant = LockRow {
+            token,
+            owner: request.holder.run_id.clone(),
+            released: false,
+            seq: 0,
+            ttl: timing.ttl(),
+            granted_on: side.lock.id,
+            holder: request.holder.clone(),
+        };
+        locks::grant(tx, &request.lock, &grant)?;
+        let mut record = request.record.clone();
+        record.token = Some(token);
+        rows::upsert(tx, &record)?;
+        Ok(Written::Granted(token))
+    })
+}
+
+fn mark(row: &LockRow, slot: Option<&Slot>, side: &Side) -> Mark {
+    let slot_seq = slot
+        .filter(|s| s.token == row.token && s.owner == row.owner)
+        .map(|s| s.seq);
+    Mark {
+        token: row.token,
+        row_seq: row.seq,
+        slot_seq,
+        file: side.lock.id,
+    }
+}
+
+/// The row says that `old` was not released.
+fn take_over(
+    inner: &Arc<Inner>,
+    request: &LockRequest<'_>,
+    side: Side,
+    slot: Option<&Slot>,
+    old: &LockRow,
+    before: Boot,
+) -> Result<Look, StoreError> {
+    // its end may wait in the spool, and frees the lock
+    inner.fold_spool()?;
+    let (row, known) = inner.db().read(|conn| {
+        Ok((
+            locks::get(conn, &request.lock)?,
+            locks::sighting(conn, &request.lock, &inner.here)?,
+        ))
+    })?;
+    if row.as_ref() != Some(old) {
+        return Ok(Look::Again);
+    }
+    let place = &old.holder.place;
+    let seen = Unreleased {
+        mark: mark(old, slot, &side),
+        granted_on: old.granted_on,
+        same_boot: (!place.boot_id.is_empty() && !inner.here.boot_id.is_empty())
+            .then(|| place.same_boot(&inner.here)),
+        local_file: side.lock.local,
+        local_store: !inner.shared,
+        ttl: old.ttl,
+    };
+    let decision = decide(&seen, known.as_ref(), before, Boot::now());
+    if let Decision::Wait { sighting, until } = decision {
+        remember(inner, request, known.as_ref(), &sighting)?;
+        return Ok(Look::Leased(
+            inner.inspect(&request.lock)?,
+            until.since(Boot::now()),
+        ));
+    }
+    // we hold its kernel lock: nobody inherited it any more, only those who closed it can be left
+    match request.clearing.clear(&old.holder, None) {
+        // of its three processes only the one without the lock can be left, or, where kernel locks don't reach, any:
+        // a front that is about to end, or one that is stopped. It is a holder until it is gone.
+        Cleared::Alive => return Ok(Look::Leased(inner.inspect(&request.lock)?, SOON)),
+        Cleared::Stuck(left) => {
+            return Err(StoreError::Leftovers {
+                run: old.owner.clone(),
+                left,
+            });
+        }
+        Cleared::Gone { .. } => {}
+    }
+    if decision == Decision::TakeLapsed {
+        let broken = |e: std::io::Error| trouble::from_io(&side.lock.path, &e);
+        side.claim(old.token, &request.holder.run_id)
+            .map_err(broken)?;
+        let after = mark(old, side.newest().map_err(broken)?.as_ref(), &side);
+        if after != seen.mark {
+            // alive after all. The claim stays: see `grant`
+            return Ok(Look::Leased(inner.inspect(&request.lock)?, old.ttl));
+        }
+    }
+    let record = inner.db().read(|conn| rows::by_id(conn, &old.owner))?;
+    let memory = record.map_or(OutOfMemory::Unknown, |record| {
+        request.clearing.out_of_memory(&record)
+    });
+    let outcome = if memory == OutOfMemory::Yes {
+        Outcome::OomKilled
+    } else {
+        Outcome::Abandoned
+    };
+    let sent = Boot::now();
+    match write_grant(inner, request, &side, Some((old, outcome, memory)))? {
+        Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
+            inner, request, side, token, sent,
+        )))),
+        Written::Not(_) => Ok(Look::Again),
+    }
+}
+
+/// Keeps what was seen, so that an attempt a minute from now goes on counting.
+fn remember(
+    inner: &Inner,
+    request: &LockRequest<'_>,
+    known: Option<&Sighting>,
+    seen: &Sighting,
+) -> Result<(), StoreError> {
+    if known == Some(seen) {
+        return Ok(());
+    }
+    inner
+        .db()
+        .write(|tx| locks::keep_sighting(tx, &request.lock, &inner.here, seen))
+}

@@ -1,0 +1,416 @@
+//! One connection to a database file: how it is made, opened, checked and written to.
+//!
+//! Writers of a local store queue at a *gate*, a lock file of its own, before they begin a transaction: SQLite's own
+//! busy handler sleeps and looks again, which lets a stream of newcomers overtake whoever sleeps. The gate
+//! is for fairness only. Who can't pass it in time goes on without it, so that a stopped process
+//! at the gate holds up nobody for good, and one that stops inside its transaction gives the others a timeout.
+//!
+//! Not guaranteed: that SQLite's locks work on the mount. `doctor` tries them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{
+    Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
+};
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
+
+use super::schema;
+use crate::lease::takeover::FileId;
+use crate::store::lockfile::file::{self, id_at};
+use crate::store::lockfile::gate::Gate;
+use crate::store::{Purpose, StoreError, mount, trouble};
+
+/// How long a step of the database may take, besides the time at the gate.
+pub const LIMIT: Duration = Duration::from_secs(5);
+/// From this size on a write-ahead log is folded into the database at a heartbeat: some 100 frames.
+const FOLD_AT: u64 = 100 * 4120;
+/// And by SQLite itself at a commit, in frames, where no job runs for long enough to have heartbeats.
+const FOLD_AT_COMMIT: i64 = 400;
+
+/// How a new database is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    /// Local or shared, as its file system is.
+    ByFileSystem,
+    /// Shared.
+    Shared,
+}
+
+/// An open database.
+pub struct Db {
+    /// Its file.
+    pub path: PathBuf,
+    /// Rollback journal and `synchronous=EXTRA`; else WAL and `FULL`.
+    pub shared: bool,
+    /// The store's UUID.
+    pub uuid: String,
+    conn: Connection,
+    id: FileId,
+    gate: Option<Gate>,
+}
+
+impl Db {
+    /// Opens the database at `path` (no links in it any more, see [`real_path`]); makes it if it is missing and
+    /// `purpose` allows. `gate`: where writers of a local store queue.
+    pub fn open(
+        path: &Path,
+        make: Make,
+        purpose: Purpose,
+        gate: Option<PathBuf>,
+    ) -> Result<Self, StoreError> {
+        let broken = |error: io::Error| trouble::from_io(path, &error);
+        if !check_file(path)? {
+            let folder = path.parent().unwrap_or(path);
+            if !folder.is_dir() {
+                return Err(trouble::no_folder(folder));
+            }
+            if purpose != Purpose::Run {
+                return Err(trouble::no_store(path));
+            }
+            // with the right mode: SQLite's own would be at the umask's mercy, and -wal and -shm follow it
+            file::create(path).map_err(broken)?;
+        }
+        let before = id_at(path).map_err(broken)?;
+        let local = mount::is_local_at(path).map_err(broken)?;
+        if !local {
+            refuse_wal(path)?;
+        }
+        let conn = connect(path)?;
+        let id = id_at(path).map_err(broken)?;
+        let (Some(id), true) = (id, before == id) else {
+            return Err(trouble::unusable(
+                path,
+                "was replaced while it was opened: start again",
+            ));
+        };
+        let mut db = Db {
+            path: path.to_owned(),
+            shared: false,
+            uuid: String::new(),
+            conn,
+            id,
+            gate: gate.map(Gate::at),
+        };
+        if !db.read_meta()? {
+            if purpose != Purpose::Run {
+                return Err(trouble::no_store(path));
+            }
+            db.make(make == Make::Shared || !local)?;
+        }
+        if make == Make::Shared && !db.shared {
+            return Err(trouble::unusable(
+                path,
+                "was made as a local store and stays one: leave ?shared out, or make another one with `joblock init --shared`",
+            ));
+        }
+        db.configure().map_err(|e| db.broken(&e))?;
+        Ok(db)
+    }
+
+    /// Says what `error` means.
+    pub fn broken(&self, error: &rusqlite::Error) -> StoreError {
+        trouble::from_sql(&self.path, error)
+    }
+
+    /// `false`: there is nothing in it yet.
+    fn read_meta(&mut self) -> Result<bool, StoreError> {
+        let (application, format, tables) = self
+            .conn
+            .query_row(
+                "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)
+                 FROM pragma_application_id a, pragma_user_version v",
+                [],
+                |row| {
+                    Ok((
+                        row.get::<_, i64>(0)?,
+                        row.get::<_, i64>(1)?,
+                        row.get::<_, i64>(2)?,
+                    ))
+                },
+            )
+            .map_err(|e| self.broken(&e))?;
+        if (application, format, tables) == (0, 0, 0) {
+            return Ok(false);
+        }
+        if application != schema::APPLICATION_ID {
+            return Err(trouble::foreign(&self.path));
+        }
+        if format > schema::FORMAT {
+            return Err(StoreError::Newer {
+                path: self.path.display().to_string(),
+                found: format,
+                known: schema::FORMAT,
+            });
+        }
+        let meta = |key: &str| {
+            self.conn
+                .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+                    row.get::<_, String>(0)
+                })
+        };
+        self.shared = meta("shared").map_err(|e| self.broken(&e))? == "1";
+        self.uuid = meta("uuid").map_err(|e| self.broken(&e))?;
+        Ok(true)
+    }
+
+    /// Makes the tables, unless somebody else is faster.
+    fn make(&mut self, shared: bool) -> Result<(), StoreError> {
+        let since = Instant::now();
+        loop {
+            match self.try_make(shared) {
+                Ok(()) => break,
+                // two who turn WAL on at once: SQLite's busy handler is not asked then
+                Err(e)
+                    if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && since.elapsed() < LIMIT =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) => return Err(self.broken(&e)),
+            }
+        }
+        if self.read_meta()? {
+            Ok(())
+        } else {
+            Err(trouble::foreign(&self.path))
+        }
+    }
+
+    fn try_make(&mut self, shared: bool) -> rusqlite::Result<()> {
+        if !shared {
+            self.conn.pragma_update(None, "journal_mode", "WAL")?;
+        }
+        self.conn.pragma_update(None, "synchronous", "EXTRA")?;
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
+            row.get::<_, i64>(0)
+        })? == 0
+        {
+            tx.execute_batch(schema::TABLES)?;
+            tx.execute(
+                "INSERT INTO meta VALUES ('uuid', ?1), ('shared', ?2)",
+                (uuid(), i64::from(shared).to_string()),
+            )?;
+            tx.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+            tx.pragma_update(None, "user_version", schema::FORMAT)?;
+        }
+        tx.commit()?;
+        // the header in the file itself, for file(1) and for whoever looks before SQLite opens it; and the file's name on the disk
+        self.fold();
+        if let Some(folder) = self
+            .path
+            .parent()
+            .and_then(|folder| File::open(folder).ok())
+        {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+
+    fn configure(&self) -> rusqlite::Result<()> {
+        if self.shared {
+            return self.conn.pragma_update(None, "synchronous", "EXTRA");
+        }
+        self.conn.pragma_update(None, "synchronous", "FULL")?;
+        self.conn
+            .pragma_update(None, "wal_autocheckpoint", FOLD_AT_COMMIT)?;
+        // the last to close would fold the log and delete it: two syncs and more in every run's way
+        self.conn
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        self.conn
+            .file_control(Some(MAIN_DB), FileControl::PersistWal(&mut 1))
+    }
+
+    /// Whether the path still names the file that is open. In WAL a database that was replaced takes commits into the orphan.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        match id_at(&self.path) {
+            Ok(Some(id)) if id == self.id => Ok(()),
+            Ok(_) => Err(trouble::unusable(
+                &self.path,
+                "the database was moved away or replaced while it was in use: put it back, or start again",
+            )),
+            Err(error) => Err(trouble::from_io(&self.path, &error)),
+        }
+    }
+
+    /// Reads. `f` copies out what it needs; no statement outlives it.
+    pub fn read<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.check_identity()?;
+        f(&self.conn).map_err(|e| self.broken(&e))
+    }
+
+    /// Writes: one durable transaction, or nothing at all. An error from the commit itself may still mean that it
+    /// happened, unless it is [`StoreError::Timeout`]: whoever gets one must read again or write what can be written twice.
+    pub fn write<T>(
+        &mut self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let turn = self.gate.as_mut().and_then(|gate| gate.enter(LIMIT));
+        let identity = id_at(&self.path);
+        let result = match identity {
+            Ok(Some(id)) if id == self.id => in_transaction(&mut self.conn, f),
+            _ => {
+                drop(turn);
+                return Err(self.check_identity().err().unwrap_or_else(|| {
+                    trouble::unusable(&self.path, "was replaced and put back: start again")
+                }));
+            }
+        };
+        drop(turn);
+        result.map_err(|e| self.broken(&e))
+    }
+
+    /// Folds the write-ahead log into the database if it has grown. Never waits for anybody, and may fail without harm.
+    pub fn fold_if_long(&self) {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        if !self.shared && std::fs::metadata(wal).is_ok_and(|m| m.len() > FOLD_AT) {
+            self.fold();
+        }
+    }
+
+    fn fold(&self) {
+        let _ = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+
+    /// The answer of `PRAGMA name` as text.
+    pub fn pragma(&self, name: &str) -> Result<String, StoreError> {
+        let text = |row: &rusqlite::Row<'_>| {
+            row.get_ref(0).map(|value| {
+                value
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|_| value.as_i64().map(|n| n.to_string()))
+            })
+        };
+        let value = self
+            .conn
+            .pragma_query_value(None, name, text)
+            .map_err(|e| self.broken(&e))?;
+        value.map_err(|e| trouble::unusable(&self.path, &e.to_string()))
+    }
+}
+
+fn in_transaction<T>(
+    conn: &mut Connection,
+    f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = f(&tx)?;
+    // busy here (a reader of a shared store): the handler has waited; dropping what is left rolls it back
+    tx.commit()?;
+    Ok(value)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let broken = |error: rusqlite::Error| trouble::from_sql(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags).map_err(broken)?;
+    let mut since = Instant::now();
+    let patience = move |count: i32| {
+        if count == 0 {
+            since = Instant::now();
+        }
+        let step = usize::try_from(count).unwrap_or(0).min(4);
+        // the odd part keeps processes out of step with each other
+        std::thread::sleep(
+            Duration::from_millis([1, 2, 5, 10, 20][step])
+                + Duration::from_micros(u64::from(std::process::id() % 1000)),
+        );
+        since.elapsed() < LIMIT
+    };
+    conn.busy_handler(Some(patience)).map_err(broken)?;
+    Ok(conn)
+}
+
+/// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
+pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+    let broken = |error: &io::Error| trouble::from_io(path, error);
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(broken(&io::ErrorKind::IsADirectory.into()));
+            };
+            let folder = folder.canonicalize().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => trouble::no_folder(folder),
+                _ => broken(&error),
+            })?;
+            Ok(folder.join(name))
+        }
+        other => other.map_err(|error| broken(&error)),
+    }
+}
+
+/// `false`: there is none. Refuses what would get lock files of its own beside those that others use.
+fn check_file(path: &Path) -> Result<bool, StoreError> {
+    let stat = match statx(
+        CWD,
+        path,
+        AtFlags::SYMLINK_NOFOLLOW,
+        StatxFlags::BASIC_STATS,
+    ) {
+        Ok(stat) => stat,
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(trouble::from_io(path, &error.into())),
+    };
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile if stat.stx_nlink > 1 => Err(trouble::unusable(
+            path,
+            "the database has more than one name (hard links), and each would get locks of its own: remove the others",
+        )),
+        FileType::RegularFile if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+            Err(trouble::unusable(
+                path,
+                "the database file is mounted by itself, without its locks beside it: mount its whole folder",
+            ))
+        }
+        FileType::RegularFile => Ok(true),
+        FileType::Directory => Err(trouble::from_io(path, &io::ErrorKind::IsADirectory.into())),
+        _ => Err(trouble::foreign(path)),
+    }
+}
+
+/// A write-ahead log's index is shared memory, which no network file system shares: looked at before SQLite touches the file.
+fn refuse_wal(path: &Path) -> Result<(), StoreError> {
+    let mut file = File::open(path).map_err(|error| trouble::from_io(path, &error))?;
+    let mut header = [0; 20];
+    let wal = file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2);
+    // left open on purpose: closing any descriptor of the file drops every lock that SQLite has on it in this process (fcntl(2))
+    let _ = file.into_raw_fd();
+    if wal {
+        return Err(trouble::unusable(
+            path,
+            "the database was made as a local store (its journal is WAL) and lies on a network or FUSE mount: use it on the machine that has the disk, or make a shared one with `joblock init --shared`",
+        ));
+    }
+    Ok(())
+}
+
+/// A random UUID (version 4, RFC 9562).
+fn uuid() -> String {
+    let hex = format!(
+        "{}{}",
+        crate::name::RunId::random(),
+        crate::name::RunId::random()
+    );
+    format!(
+        "{}-{}-4{}-a{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    )
+}

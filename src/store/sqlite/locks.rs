@@ -1,0 +1,143 @@
+//! Lock rows and sightings: dumb statements. What they mean is decided in `lease/`.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{from_json, signed};
+use crate::lease::takeover::{FileId, Sighting};
+use crate::name::{LockName, RunId, Token};
+use crate::store::{Holder, Place};
+
+type Result<T> = rusqlite::Result<T>;
+
+/// A lock's row: the authority for who has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockRow {
+    /// The newest grant.
+    pub token: Token,
+    /// Its run.
+    pub owner: RunId,
+    /// It was released.
+    pub released: bool,
+    /// Renewals that went through this row.
+    pub seq: u64,
+    /// The lease's length.
+    pub ttl: Duration,
+    /// The lock file that it was granted on.
+    pub granted_on: FileId,
+    /// Who.
+    pub holder: Holder,
+}
+
+impl LockRow {
+    /// Whether it is still the same unreleased grant, and did not renew here.
+    pub fn unchanged(&self, now: &LockRow) -> bool {
+        !now.released && (now.token, &now.owner, now.seq) == (self.token, &self.owner, self.seq)
+    }
+}
+
+fn lock_row(row: &Row<'_>) -> Result<LockRow> {
+    let number = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let holder: Holder = from_json(row, "holder")?;
+    Ok(LockRow {
+        token: Token(number("token")?),
+        owner: holder.run_id.clone(),
+        released: row.get("released")?,
+        seq: number("seq")?,
+        ttl: Duration::from_millis(number("ttl_ms")?),
+        granted_on: FileId {
+            dev: number("dev")?,
+            ino: number("ino")?,
+        },
+        holder,
+    })
+}
+
+/// The row of `lock`.
+pub fn get(conn: &Connection, lock: &LockName) -> Result<Option<LockRow>> {
+    conn.prepare_cached("SELECT * FROM locks WHERE name = ?1")?
+        .query_row([lock.as_str()], lock_row)
+        .optional()
+}
+
+/// Writes a grant.
+pub fn grant(conn: &Connection, lock: &LockName, row: &LockRow) -> Result<()> {
+    let holder = serde_json::to_string(&row.holder)
+        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    conn.prepare_cached(
+        "INSERT INTO locks (name, token, owner, released, seq, ttl_ms, dev, ino, holder) VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6, ?7)
+         ON CONFLICT (name) DO UPDATE SET token = excluded.token, owner = excluded.owner, released = 0, seq = 0,
+             ttl_ms = excluded.ttl_ms, dev = excluded.dev, ino = excluded.ino, holder = excluded.holder",
+    )?
+    .execute(params![
+        lock.as_str(),
+        signed(row.token.0),
+        row.owner.as_str(),
+        u64::try_from(row.ttl.as_millis()).map_or(i64::MAX, signed),
+        row.granted_on.dev.cast_signed(),
+        row.granted_on.ino.cast_signed(),
+        holder,
+    ])?;
+    conn.prepare_cached("DELETE FROM sightings WHERE name = ?1")?
+        .execute([lock.as_str()])?;
+    Ok(())
+}
+
+/// Releases, if the grant is still `owner`'s with this token; `false`: it is not.
+pub fn release(conn: &Connection, lock: &LockName, owner: &RunId, token: Token) -> Result<bool> {
+    let changed = conn
+        .prepare_cached("UPDATE locks SET released = 1 WHERE name = ?1 AND owner = ?2 AND token = ?3 AND released = 0")?
+        .execute(params![lock.as_str(), owner.as_str(), signed(token.0)])?;
+    Ok(changed == 1)
+}
+
+/// Renews through the row, if the grant is still `owner`'s with this token; `false`: it is not.
+pub fn renew(conn: &Connection, lock: &LockName, owner: &RunId, token: Token) -> Result<bool> {
+    let changed = conn
+        .prepare_cached("UPDATE locks SET seq = seq + 1 WHERE name = ?1 AND owner = ?2 AND token = ?3 AND released = 0")?
+        .execute(params![lock.as_str(), owner.as_str(), signed(token.0)])?;
+    Ok(changed == 1)
+}
+
+/// Every lock that was ever granted.
+pub fn names(conn: &Connection) -> Result<Vec<LockName>> {
+    let mut statement = conn.prepare("SELECT name FROM locks ORDER BY name")?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    names
+        .map(|name| {
+            name?.parse().map_err(|e| {
+                rusqlite::Error::FromSqlConversionFailure(
+                    0,
+                    rusqlite::types::Type::Text,
+                    Box::new(e),
+                )
+            })
+        })
+        .collect()
+}
+
+/// What was seen of `lock` from a place with our clock.
+pub fn sighting(conn: &Connection, lock: &LockName, here: &Place) -> Result<Option<Sighting>> {
+    conn.prepare_cached(
+        "SELECT seen FROM sightings WHERE name = ?1 AND boot_id = ?2 AND time_ns = ?3",
+    )?
+    .query_row([lock.as_str(), &here.boot_id, &here.time_ns], |row| {
+        from_json(row, "seen")
+    })
+    .optional()
+}
+
+/// Keeps a sighting for the next look from a place with our clock.
+pub fn keep_sighting(
+    conn: &Connection,
+    lock: &LockName,
+    here: &Place,
+    seen: &Sighting,
+) -> Result<()> {
+    let seen = serde_json::to_string(seen)
+        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    conn.prepare_cached("INSERT OR REPLACE INTO sightings VALUES (?1, ?2, ?3, ?4)")?
+        .execute([lock.as_str(), &here.boot_id, &here.time_ns, &seen])?;
+    Ok(())
+}

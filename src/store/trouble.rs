@@ -1,0 +1,112 @@
+//! The system's and SQLite's complaints in words that say what to do next.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use super::StoreError;
+
+const FULL: &str = "no space left on its file system: free some, then start again";
+const READ_ONLY: &str =
+    "its file system is read-only: remount it for writing, or name another store with --store";
+const DENIED: &str = "permission denied: use sudo, or join the group that owns the store (`joblock init --system --group GROUP` makes one for a group)";
+const DAMAGED: &str = "the database is damaged: put a backup in its place, or move it away together with its -wal, and a new one is made (tokens then begin at 1 again)";
+const FOREIGN: &str =
+    "the file is not a joblock database: name another store with --store, or move the file away";
+
+/// `path: complaint`, as [`StoreError::Unusable`].
+pub fn unusable(path: &Path, complaint: &str) -> StoreError {
+    StoreError::Unusable(format!("{}: {complaint}", path.display()))
+}
+
+/// The file is none of ours.
+pub fn foreign(path: &Path) -> StoreError {
+    unusable(path, FOREIGN)
+}
+
+/// The store's folder is not there.
+pub fn no_folder(folder: &Path) -> StoreError {
+    unusable(
+        folder,
+        "no such folder: make it (mkdir -p), or use `joblock init`",
+    )
+}
+
+/// The store is not there, and whoever asks must not make it.
+pub fn no_store(path: &Path) -> StoreError {
+    unusable(
+        path,
+        "no store there yet: `joblock init` or the first `joblock run` makes one",
+    )
+}
+
+/// What the system said about `path`.
+pub fn from_io(path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => unusable(path, FULL),
+        io::ErrorKind::ReadOnlyFilesystem => unusable(path, READ_ONLY),
+        io::ErrorKind::PermissionDenied => unusable(path, DENIED),
+        io::ErrorKind::NotFound => no_folder(path.parent().unwrap_or(path)),
+        io::ErrorKind::IsADirectory => {
+            unusable(path, "is a folder, and a file is needed: name a file in it")
+        }
+        io::ErrorKind::NotADirectory => unusable(
+            path,
+            "a part of the path is a file, not a folder: name another store with --store",
+        ),
+        io::ErrorKind::TimedOut => StoreError::Timeout(path.display().to_string()),
+        _ => unusable(path, &error.to_string()),
+    }
+}
+
+/// What SQLite said about `path`.
+pub fn from_sql(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let rusqlite::Error::SqliteFailure(code, text) = error else {
+        // a row that can't be read as what it should be
+        return unusable(path, &format!("{DAMAGED} ({error})"));
+    };
+    match code.code {
+        ErrorCode::DiskFull => unusable(path, FULL),
+        ErrorCode::ReadOnly if readable_only(path) => unusable(path, DENIED),
+        ErrorCode::ReadOnly => unusable(path, READ_ONLY),
+        ErrorCode::PermissionDenied => unusable(path, DENIED),
+        ErrorCode::DatabaseCorrupt => unusable(path, DAMAGED),
+        ErrorCode::NotADatabase => foreign(path),
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::FileLockingProtocolFailed => StoreError::Timeout(format!(
+            "{} is kept locked by another process (a transaction left open in some sqlite3 shell? see lsof or fuser) and",
+            path.display()
+        )),
+        ErrorCode::CannotOpen => cannot_open(path),
+        _ => unusable(path, text.as_deref().unwrap_or("SQLite can't use it")),
+    }
+}
+
+/// Whether it is permission that is missing, not a writable file system.
+fn readable_only(path: &Path) -> bool {
+    let writable = |p: &Path| rustix::fs::access(p, rustix::fs::Access::WRITE_OK);
+    [Some(path), path.parent()]
+        .into_iter()
+        .flatten()
+        .any(|p| writable(p) == Err(rustix::io::Errno::ACCESS))
+}
+
+fn cannot_open(path: &Path) -> StoreError {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => from_io(path, &io::ErrorKind::IsADirectory.into()),
+        Ok(_) => match std::fs::File::options()
+            .read(true)
+            .open(path.parent().unwrap_or(path))
+        {
+            Ok(_) if readable_only(path) => unusable(path, DENIED),
+            Ok(_) => unusable(
+                path,
+                "can't be opened: its -wal or -journal file may belong to another user, see ls -l",
+            ),
+            Err(error) => from_io(path, &error),
+        },
+        Err(error) => from_io(path, &error),
+    }
+}
