@@ -24,6 +24,7 @@ use crate::when::When;
     name = "joblock",
     version,
     max_term_width = 100,
+    override_usage = "joblock COMMAND [OPTIONS] [ARG]...",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
@@ -49,8 +50,8 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub store: Option<OsString>,
-    /// The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
+    /// The jobs file.
+    #[arg(long, help = "The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]", value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -58,28 +59,64 @@ pub struct Global {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Run a command under a job's lock
+    ///
+    /// Takes the lock, runs COMMAND (or the jobs file's command for JOB) and records what came of it.
+    /// While another run has the lock, the start is refused, unless -w says to wait. The lock is held
+    /// until the last process that the job started is gone.
     Run(Box<RunArgs>),
     /// Show who runs what, where and since when
+    ///
+    /// One line for each job: the run that holds its lock, the last success, and when it is due next
+    /// if the jobs file gives it a schedule.
     Status(StatusArgs),
     /// List the attempts of the past, newest first
+    ///
+    /// Every start that was asked for has its line, those that were refused or skipped too.
     History(HistoryArgs),
     /// Show everything about one run
+    ///
+    /// Who asked for it, where it ran, how it ended, what it used, and for a refused start who held
+    /// the lock.
     Show(ShowArgs),
     /// Print the kept output of a run
+    ///
+    /// The end of what the job wrote to standard output and standard error, 64 KiB unless the start
+    /// said otherwise. What went to a terminal was not kept.
     Logs(LogsArgs),
     /// Run a job again: the same command under the same lock
+    ///
+    /// The command of a job in the jobs file comes from there; any other from the history, and only
+    /// for the user who ran it. The new run is linked to the one that it repeats, and is never skipped
+    /// because the job succeeded a while ago.
     Rerun(Box<RerunArgs>),
     /// Ask a running job to stop, from any host
+    ///
+    /// The run sees it at its next heartbeat, sends its job the first signal and, if need be, KILL.
     Stop(StopArgs),
     /// Take a lock away from its holder, whose job is then killed
+    ///
+    /// The lock is free once the holder's job is dead, or its lease is over: never before. What is
+    /// left, and where, is printed.
     Unlock(UnlockArgs),
     /// Inside a job: tell by the exit code whether the lock is still held
+    ///
+    /// For scripts that want to be sure before they write.
     Assert(AssertArgs),
     /// Tell a monitoring system how the jobs are
+    ///
+    /// Looks at each job's last outcome, at its schedule in the jobs file, and for runs that vanished.
+    /// Prints one line and exits with 0 ok, 1 warning, 2 critical, 3 unknown, as Nagios and its like
+    /// want.
     Check(CheckArgs),
     /// Prove that the store does what locks need
+    ///
+    /// Takes locks of its own in the store and looks whether they exclude, outlive exec and end with a
+    /// killed process; looks at file system, access, journal and clocks, and prints the store's UUID.
     Doctor(DoctorArgs),
     /// Create a store
+    ///
+    /// run creates a store by itself; init is for those that a group or several hosts share. Doing it
+    /// twice does no harm.
     Init(InitArgs),
     /// Print man pages and shell completions
     Generate(GenerateArgs),
@@ -121,17 +158,14 @@ store can't be used; 75 the lock is held; 79 the lock was lost; 124 over the tim
 #[derive(Debug, Clone, Args)]
 #[command(
     override_usage = "joblock run [OPTIONS] JOB [-- COMMAND [ARG]...]",
-    after_help = RUN_EXAMPLES,
-    long_about = "Runs a command under a job's lock.\n\nTakes the lock, runs COMMAND (or the jobs file's command for JOB) and records what came of it. \
-                  While another run has the lock, the start is refused with exit code 75, unless -w says to wait. \
-                  Everything that the job started is gone before the lock is."
+    after_help = RUN_EXAMPLES
 )]
 pub struct RunArgs {
     /// The job's name, also the name of its lock
     #[arg(value_name = "JOB")]
     pub job: JobName,
     /// The command and its arguments, as they are, after --
-    #[arg(value_name = "COMMAND", last = true)]
+    #[arg(value_name = "COMMAND", last = true, value_hint = clap::ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
 
     /// Take this lock instead of the job's own; several jobs can share it
@@ -157,6 +191,10 @@ pub struct RunArgs {
 
 /// What `run` and `rerun` share.
 #[derive(Debug, Clone, Default, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct StartArgs {
     /// Don't wait while the lock is held (the default)
     #[arg(short = 'n', long, help_heading = "The lock")]
@@ -286,9 +324,6 @@ pub struct LogsArgs {
 #[command(
     override_usage = "joblock rerun [OPTIONS] JOB|RUN",
     after_help = "\
-The command of a job in the jobs file comes from there; any other from the history, and only for
-the user who ran it. The new run is linked to the one that it repeats, and is never skipped as fresh.
-
 Example: joblock rerun person-sync --reason \"duplicates in the list of people\""
 )]
 pub struct RerunArgs {
@@ -315,9 +350,6 @@ pub struct StopArgs {
 /// `joblock unlock`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-The lock is free once the holder's job is dead, or its lease is over: never before. What is left,
-and where, is printed.
-
 Example: joblock unlock person-sync --reason \"host blue is gone\"")]
 pub struct UnlockArgs {
     /// The job
@@ -338,17 +370,14 @@ Exit code: 0 the caller runs under a live lock, 1 it does not, 69 that can't be 
 
 Example, in a job's script before each page: joblock assert || exit 1")]
 pub struct AssertArgs {
-    /// The job [default: $JOBLOCK_JOB]
-    #[arg(value_name = "JOB")]
+    /// The job.
+    #[arg(help = "The job [default: $JOBLOCK_JOB]", value_name = "JOB")]
     pub job: Option<JobName>,
 }
 
 /// `joblock check`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Prints one line and exits with 0 ok, 1 warning, 2 critical, 3 unknown, as Nagios and its like want.
-
-Example: joblock check person-sync")]
+#[command(after_help = "Example: joblock check person-sync")]
 pub struct CheckArgs {
     /// Only these jobs [default: those of the jobs file, else all that ever ran]
     #[arg(value_name = "JOB")]
@@ -528,4 +557,12 @@ pub fn signal(text: &str) -> Result<i32, String> {
             "{text:?} is no signal that ends a job: write TERM, SIGTERM or 15"
         )),
     }
+}
+
+/// The name of a signal that [`signal`] knows by name, without `SIG`.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    SIGNALS
+        .iter()
+        .find(|&&(_, known)| known == number)
+        .map(|&(name, _)| name)
 }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use joblock::cli::mistakes::{self, Stop};
 use joblock::cli::{Cli, Verb};
-use joblock::exit;
 use joblock::store::StoreError;
+use joblock::{command, exit};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -33,14 +33,31 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    let global = &cli.global;
     match &cli.verb {
-        other => anyhow::bail!("{} is not there yet", other.name()),
+        Verb::Run(args) if args.explain => command::explain::run(args, global),
+        Verb::Run(args) => command::run::run(args, global),
+        Verb::Status(args) => command::status::run(args, global),
+        Verb::History(args) => command::history::run(args, global),
+        Verb::Show(args) => command::show::run(args, global),
+        Verb::Logs(args) => command::logs::run(args, global),
+        Verb::Rerun(args) => command::rerun::run(args, global),
+        Verb::Stop(args) => command::stop::run(args, global),
+        Verb::Unlock(args) => command::unlock::run(args, global),
+        Verb::Assert(args) => command::assert::run(args, global),
+        Verb::Check(args) => command::check::run(args, global),
+        Verb::Doctor(args) => command::doctor::run(args, global),
+        Verb::Generate(args) => command::generate::run(args, global),
+        other @ Verb::Init(_) => anyhow::bail!("{} is not there yet", other.name()),
     }
 }
 
 fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
     let own = mistakes::code_of_mistakes(verb.name());
-    let of_store = own == exit::OWN_FAILURE && error.chain().any(|e| e.is::<StoreError>());
+    let of_store = own == exit::OWN_FAILURE
+        && error
+            .chain()
+            .any(|e| e.downcast_ref::<StoreError>().is_some());
     if of_store { exit::STORE_UNUSABLE } else { own }
 }
 

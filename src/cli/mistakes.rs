@@ -74,7 +74,15 @@ fn from_clap(verb: &str, error: &clap::Error) -> Stop {
             text,
             code: code_of_mistakes(verb),
         },
-        _ => Stop::mistake(verb, text.strip_prefix("error: ").unwrap_or(&text)),
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            // clap's tip to put a `-- ` before it is wrong wherever it gives it.
+            let lines: Vec<_> = text
+                .lines()
+                .filter(|l| !l.contains("tip: to pass '"))
+                .collect();
+            Stop::mistake(verb, lines.join("\n"))
+        }
     }
 }
 
@@ -96,6 +104,8 @@ struct Seen {
     dashes: Option<usize>,
     /// The first option that the command doesn't have, and that other tools do.
     foreign: Option<&'static str>,
+    /// An option that nobody knows: what stands behind it may be its value, so clap has the word.
+    unknown: bool,
     /// Asks for help or the version: no mistake is worth an answer then.
     asks: bool,
 }
@@ -107,11 +117,12 @@ impl Seen {
             plain: Vec::new(),
             dashes: None,
             foreign: None,
+            unknown: false,
             asks: false,
         };
         let mut command = root;
         let mut at = 1;
-        while at < args.len() {
+        while at < args.len() && !seen.unknown {
             let arg = args[at].as_encoded_bytes();
             if arg == b"--" {
                 seen.dashes = Some(at);
@@ -147,16 +158,15 @@ impl Seen {
         let mut halves = text.splitn(2, |&b| b == b'=');
         let (name, value) = (halves.next().unwrap_or_default(), halves.next());
         self.asks |= name == b"help" || name == b"version";
-        match command
+        let known = command
             .get_arguments()
-            .find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name))
-        {
-            Some(known) => usize::from(value.is_none() && takes_value(known)),
-            None => {
-                self.note_foreign(name, LONG);
-                0
-            }
+            .find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name));
+        if known.is_none() {
+            self.note_foreign(name, LONG);
         }
+        known.map_or(0, |known| {
+            usize::from(value.is_none() && takes_value(known))
+        })
     }
 
     /// How many more arguments the last of a cluster of short options takes.
@@ -179,7 +189,8 @@ impl Seen {
     }
 
     fn note_foreign(&mut self, name: &[u8], table: &'static [(&str, &str)]) {
-        if matches!(self.verb.as_str(), "run" | "rerun") && self.foreign.is_none() {
+        self.unknown = true;
+        if matches!(self.verb.as_str(), "run" | "rerun") {
             self.foreign = table
                 .iter()
                 .find(|(n, _)| n.as_bytes() == name)
@@ -188,11 +199,8 @@ impl Seen {
     }
 
     fn mistake(&self, args: &[OsString]) -> Option<String> {
-        if self.asks {
-            return None;
-        }
-        if let Some(text) = self.foreign {
-            return Some(text.to_owned());
+        if self.asks || self.unknown {
+            return self.foreign.filter(|_| !self.asks).map(str::to_owned);
         }
         if self.verb == "run" {
             self.mistaken_dashes(args)
@@ -409,6 +417,20 @@ mod tests {
         let (text, code) = mistake(line);
         assert!(text.contains(says), "{text}");
         assert_eq!(code, exit::OWN_FAILURE);
+    }
+
+    #[test]
+    fn an_unknown_option_gets_a_guess_and_no_advice_about_dashes() {
+        for line in [
+            &["run", "--wiat", "5", "job", "--", "ls"][..],
+            &["run", "job", "--wiat", "5", "--", "ls"],
+        ] {
+            let (text, _) = mistake(line);
+            assert!(
+                text.contains("'--wait'") && !text.contains("-- --wiat"),
+                "{text}"
+            );
+        }
     }
 
     #[rstest]

@@ -47,9 +47,17 @@ pub fn text(page: &Page, about: Option<&About>, findings: &[Finding]) -> String 
         out.push('\n');
     }
     let row = |f: &Finding| {
-        vec![Words::toned(word(f.level), tone(f.level)), f.what.as_str().into(), f.detail.as_str().into()]
+        vec![
+            Words::toned(word(f.level), tone(f.level)),
+            f.what.as_str().into(),
+            f.detail.as_str().into(),
+        ]
     };
-    out.push_str(&table(page, &["", "looked at", "found"], findings.iter().map(row).collect()));
+    out.push_str(&table(
+        page,
+        &["", "looked at", "found"],
+        findings.iter().map(row).collect(),
+    ));
     out.push_str(&paint(page, tone(worst(findings)), &verdict(findings)));
     out.push('\n');
     out
@@ -57,7 +65,14 @@ pub fn text(page: &Page, about: Option<&About>, findings: &[Finding]) -> String 
 
 /// `store sqlite:/var/lib/joblock/joblock.db (local, ext4, id 0d9f…, format 1)`.
 pub fn store_line(about: &About) -> String {
-    format!("store {} ({}, {}, id {}, format {})", about.url, kind(about), about.file_system, about.id, about.format)
+    format!(
+        "store {} ({}, {}, id {}, format {})",
+        about.url,
+        kind(about),
+        about.file_system,
+        about.id,
+        about.format
+    )
 }
 
 /// `doctor --json`.
@@ -71,7 +86,11 @@ pub struct DoctorJson<'a> {
 impl<'a> DoctorJson<'a> {
     /// Of these findings.
     pub fn new(about: Option<&'a About>, findings: &'a [Finding]) -> Self {
-        DoctorJson { store: about.map(StoreJson::from), verdict: worst(findings), findings }
+        DoctorJson {
+            store: about.map(StoreJson::from),
+            verdict: worst(findings),
+            findings,
+        }
     }
 }
 
@@ -82,7 +101,11 @@ mod tests {
     use rstest::rstest;
 
     fn finding(level: Level) -> Finding {
-        Finding { level, what: "the journal".into(), detail: "wal".into() }
+        Finding {
+            level,
+            what: "the journal".into(),
+            detail: "wal".into(),
+        }
     }
 
     #[rstest]
@@ -105,6 +128,9 @@ mod tests {
             file_system: "nfs4".into(),
         };
         let text = text(&page(None), Some(&about), &[finding(Level::Ok)]);
-        assert!(text.starts_with("store sqlite:/j.db (shared, nfs4, id 0d9f, format 1)\n"), "{text}");
+        assert!(
+            text.starts_with("store sqlite:/j.db (shared, nfs4, id 0d9f, format 1)\n"),
+            "{text}"
+        );
     }
 }

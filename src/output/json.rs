@@ -31,19 +31,26 @@ struct Versioned<T> {
 /// # Errors
 /// None of our types can fail to be JSON; should one, its complaint.
 pub fn document<T: Serialize>(answer: T) -> serde_json::Result<String> {
-    let mut text = serde_json::to_string_pretty(&Versioned { version: VERSION, answer })?;
+    let mut text = serde_json::to_string_pretty(&Versioned {
+        version: VERSION,
+        answer,
+    })?;
     text.push('\n');
     Ok(text)
 }
 
 /// A moment as RFC 3339.
 pub fn moment(at: Wall) -> String {
-    at.to_datetime().to_rfc3339_opts(SecondsFormat::Millis, true)
+    at.to_datetime()
+        .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// A history row.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct RunJson<'a> {
     pub run_id: &'a str,
     pub job: &'a str,
@@ -58,7 +65,7 @@ pub struct RunJson<'a> {
     pub host: &'a str,
     pub boot_id: &'a str,
     pub container: Option<&'a str>,
-    pub cgroup: Option<&'a str>,
+    pub cgroup: Option<String>,
     pub oom_kills_before: Option<u64>,
     pub pid: i32,
     pub command: Vec<String>,
@@ -93,10 +100,17 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
             host: &run.host,
             boot_id: &run.boot_id,
             container: run.container.as_deref(),
-            cgroup: run.cgroup.as_deref(),
-            oom_kills_before: run.oom_kills,
+            cgroup: run
+                .oom_counters
+                .first()
+                .map(|c| c.folder.to_string_lossy().into_owned()),
+            oom_kills_before: run.oom_counters.first().map(|c| c.kills),
             pid: run.pid,
-            command: run.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: run
+                .command
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
             cwd: run.cwd.to_string_lossy().into_owned(),
             started: moment(run.started),
             ended: end.map(|e| moment(e.at)),
@@ -108,14 +122,20 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
             cpu_seconds: end.and_then(|e| e.cpu).map(|d| d.as_secs_f64()),
             leaked_processes: end.map(|e| e.leaked),
             held_by: run.held_by.as_ref().map(HolderJson::from),
-            notes: [run.note.as_deref(), end.and_then(|e| e.note.as_deref())].into_iter().flatten().collect(),
+            notes: [run.note.as_deref(), end.and_then(|e| e.note.as_deref())]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
     }
 }
 
 /// Who has, or had, a lock.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct HolderJson<'a> {
     pub run_id: &'a str,
     pub job: &'a str,
@@ -146,7 +166,10 @@ impl<'a> From<&'a Holder> for HolderJson<'a> {
 
 /// A stop or a revocation that waits for the holder.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct RequestJson<'a> {
     pub token: Token,
     pub by: &'a str,
@@ -156,13 +179,21 @@ pub struct RequestJson<'a> {
 
 impl<'a> From<&'a Request> for RequestJson<'a> {
     fn from(request: &'a Request) -> Self {
-        RequestJson { token: request.token, by: &request.by, reason: &request.reason, at: moment(request.at) }
+        RequestJson {
+            token: request.token,
+            by: &request.by,
+            reason: &request.reason,
+            at: moment(request.at),
+        }
     }
 }
 
 /// A lock as a look saw it.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct LockJson<'a> {
     pub name: &'a str,
     pub token: Option<Token>,
@@ -183,7 +214,10 @@ impl<'a> LockJson<'a> {
             token: seen.token,
             holder: seen.holder.as_ref().map(HolderJson::from),
             heartbeat: seen.heartbeat.map(moment),
-            heartbeat_age_seconds: seen.heartbeat.and_then(|at| now.since(at)).map(|d| d.as_secs_f64()),
+            heartbeat_age_seconds: seen
+                .heartbeat
+                .and_then(|at| now.since(at))
+                .map(|d| d.as_secs_f64()),
             heartbeats: seen.seq,
             ttl_seconds: seen.ttl.map(|d: Duration| d.as_secs_f64()),
             stop_requested: seen.stopping.as_ref().map(RequestJson::from),
@@ -194,7 +228,10 @@ impl<'a> LockJson<'a> {
 
 /// The kept output of a run.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct TailJson {
     pub text: String,
     pub kept_bytes: usize,
@@ -213,7 +250,10 @@ impl From<&Tail> for TailJson {
 
 /// The store.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/json.md describes each field to those who read it")]
+#[expect(
+    missing_docs,
+    reason = "docs/json.md describes each field to those who read it"
+)]
 pub struct StoreJson<'a> {
     pub url: &'a str,
     pub id: &'a str,
@@ -276,7 +316,10 @@ mod tests {
     fn arguments_that_are_no_utf8_are_still_json() {
         let mut record = run("sync", 60, Outcome::Running);
         record.command = vec![std::ffi::OsString::from_vec(vec![b'a', 0xff])];
-        assert_eq!(parsed(RunJson::from(&record))["command"], json!(["a\u{fffd}"]));
+        assert_eq!(
+            parsed(RunJson::from(&record))["command"],
+            json!(["a\u{fffd}"])
+        );
     }
 
     #[test]
@@ -290,7 +333,13 @@ mod tests {
             revoked: None,
             stopping: None,
         };
-        assert_eq!(parsed(LockJson::new("sync", &seen, NOW))["heartbeat_age_seconds"], Value::Null);
-        assert_eq!(parsed(LockJson::new("sync", &seen, Wall(NOW.0 + 7_500)))["heartbeat_age_seconds"], 2.5);
+        assert_eq!(
+            parsed(LockJson::new("sync", &seen, NOW))["heartbeat_age_seconds"],
+            Value::Null
+        );
+        assert_eq!(
+            parsed(LockJson::new("sync", &seen, Wall(NOW.0 + 7_500)))["heartbeat_age_seconds"],
+            2.5
+        );
     }
 }

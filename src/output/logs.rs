@@ -1,6 +1,9 @@
 //! `logs`: a run's kept output, byte for byte, and what is new in it while the run goes on.
 
-use crate::store::record::Tail;
+use serde::Serialize;
+
+use super::json::TailJson;
+use crate::store::record::{Outcome, RunRecord, Tail};
 
 /// The part of a tail that has not been printed yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +19,13 @@ pub fn part_after(printed: u64, tail: &Tail) -> Part<'_> {
     let kept = u64::try_from(tail.bytes.len()).unwrap_or(u64::MAX);
     let first_kept = tail.total.saturating_sub(kept);
     let missing = first_kept.saturating_sub(printed);
-    let skip = usize::try_from(printed.saturating_sub(first_kept)).unwrap_or(usize::MAX).min(tail.bytes.len());
-    Part { missing, bytes: &tail.bytes[skip..] }
+    let skip = usize::try_from(printed.saturating_sub(first_kept))
+        .unwrap_or(usize::MAX)
+        .min(tail.bytes.len());
+    Part {
+        missing,
+        bytes: &tail.bytes[skip..],
+    }
 }
 
 /// The word on stderr for bytes that are missing: at the beginning, or in the middle when following.
@@ -26,6 +34,27 @@ pub fn missing_note(printed: u64, missing: u64) -> String {
         format!("… the first {missing} bytes were not kept")
     } else {
         format!("… {missing} bytes came too fast and were not kept")
+    }
+}
+
+/// `logs --json`.
+#[derive(Debug, Serialize)]
+pub struct LogsJson<'a> {
+    run_id: &'a str,
+    job: &'a str,
+    outcome: Outcome,
+    output: Option<TailJson>,
+}
+
+impl<'a> LogsJson<'a> {
+    /// Of this run's output.
+    pub fn new(run: &'a RunRecord, tail: Option<&Tail>) -> Self {
+        LogsJson {
+            run_id: run.run_id.as_str(),
+            job: run.job.as_str(),
+            outcome: run.outcome,
+            output: tail.map(TailJson::from),
+        }
     }
 }
 
@@ -43,8 +72,23 @@ mod tests {
     #[case::exactly_joined(6, b"xyz", 9, 0, b"xyz")]
     #[case::an_older_tail_than_seen(9, b"hello", 5, 0, b"")]
     #[case::nothing_written(0, b"", 0, 0, b"")]
-    fn parts(#[case] printed: u64, #[case] kept: &[u8], #[case] total: u64, #[case] missing: u64, #[case] new: &[u8]) {
-        let tail = Tail { bytes: kept.to_vec(), total };
-        assert_eq!(part_after(printed, &tail), Part { missing, bytes: new });
+    fn parts(
+        #[case] printed: u64,
+        #[case] kept: &[u8],
+        #[case] total: u64,
+        #[case] missing: u64,
+        #[case] new: &[u8],
+    ) {
+        let tail = Tail {
+            bytes: kept.to_vec(),
+            total,
+        };
+        assert_eq!(
+            part_after(printed, &tail),
+            Part {
+                missing,
+                bytes: new
+            }
+        );
     }
 }

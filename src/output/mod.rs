@@ -19,18 +19,10 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::termios::tcgetwinsize;
 
 use crate::clock::Wall;
+use crate::schedule::Zone;
 
 /// How wide a terminal is that doesn't say.
 const WIDTH_UNKNOWN: u16 = 80;
-
-/// The zone that people read times in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Zone {
-    /// The machine's (`$TZ`, /etc/localtime).
-    Local,
-    /// A named one.
-    Named(chrono_tz::Tz),
-}
 
 /// What is printed on: everything but the records that a text depends on.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +47,12 @@ impl Page {
             _ => WIDTH_UNKNOWN,
         });
         let colour = width.is_some() && AutoStream::choice(&stdout) != ColorChoice::Never;
-        Page { now, width, colour, zone: Zone::Local }
+        Page {
+            now,
+            width,
+            colour,
+            zone: Zone::Local,
+        }
     }
 }
 
@@ -76,4 +73,9 @@ pub fn print(bytes: &[u8]) -> io::Result<Reader> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(e) => Err(e),
     }
+}
+
+/// joblock's own words, on stderr. A stderr that is closed is no reason to end.
+pub fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "joblock: {text}");
 }

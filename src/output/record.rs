@@ -139,7 +139,12 @@ pub(crate) mod tests {
 
     /// A page for tests: UTC, no colour.
     pub(crate) fn page(width: Option<u16>) -> Page {
-        Page { now: NOW, width, colour: false, zone: crate::output::Zone::Named(chrono_tz::UTC) }
+        Page {
+            now: NOW,
+            width,
+            colour: false,
+            zone: crate::schedule::Zone::Named(chrono_tz::UTC),
+        }
     }
 
     /// A run of `job` that began so many seconds before [`NOW`].
@@ -147,7 +152,11 @@ pub(crate) mod tests {
         let took = 30;
         let never_ran = matches!(
             outcome,
-            Outcome::Running | Outcome::Refused | Outcome::Fresh | Outcome::Cancelled | Outcome::NotStarted
+            Outcome::Running
+                | Outcome::Refused
+                | Outcome::Fresh
+                | Outcome::Cancelled
+                | Outcome::NotStarted
         );
         let end = (!never_ran).then(|| End {
             outcome,
@@ -171,15 +180,19 @@ pub(crate) mod tests {
             lock: job.parse().expect("a lock name"),
             token: end.is_some().then_some(Token(5)),
             trigger: Trigger::Schedule,
-            who: Who { uid: 0, user: "root".into(), sudo_user: Some("ann".into()), terminal: None },
+            who: Who {
+                uid: 0,
+                user: "root".into(),
+                sudo_user: Some("ann".into()),
+                terminal: None,
+            },
             reason: None,
             tags: BTreeMap::new(),
             repeats: None,
             host: "green".into(),
             boot_id: "boot".into(),
             container: None,
-            cgroup: None,
-            oom_kills: None,
+            oom_counters: Vec::new(),
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
             cwd: "/srv".into(),
@@ -198,9 +211,23 @@ pub(crate) mod tests {
             run_id: "00ff00ff00ff00ff".parse::<RunId>().expect("a run id"),
             job: job.into(),
             trigger: Trigger::Startup,
-            who: Who { uid: 0, user: "root".into(), sudo_user: None, terminal: None },
-            place: Place { boot_id: "boot".into(), time_ns: String::new(), pid_ns: 1, host: "blue".into() },
-            processes: Processes { front: process(7), keeper: process(8), guard: process(9) },
+            who: Who {
+                uid: 0,
+                user: "root".into(),
+                sudo_user: None,
+                terminal: None,
+            },
+            place: Place {
+                boot_id: "boot".into(),
+                time_ns: String::new(),
+                pid_ns: 1,
+                host: "blue".into(),
+            },
+            processes: Processes {
+                front: process(7),
+                keeper: process(8),
+                guard: process(9),
+            },
             since: ago(200),
         }
     }
@@ -224,13 +251,22 @@ pub(crate) mod tests {
 
     #[test]
     fn the_user_behind_sudo_is_named() {
-        assert_eq!(user(&run("sync", 60, Outcome::Running).who), "root (sudo: ann)");
+        assert_eq!(
+            user(&run("sync", 60, Outcome::Running).who),
+            "root (sudo: ann)"
+        );
     }
 
     #[test]
     fn a_running_job_has_a_duration_so_far() {
-        assert_eq!(duration(&page(None), &run("sync", 200, Outcome::Running)), "3 min 20 s");
-        assert_eq!(duration(&page(None), &run("sync", 200, Outcome::Refused)), "");
+        assert_eq!(
+            duration(&page(None), &run("sync", 200, Outcome::Running)),
+            "3 min 20 s"
+        );
+        assert_eq!(
+            duration(&page(None), &run("sync", 200, Outcome::Refused)),
+            ""
+        );
     }
 
     #[test]

@@ -39,9 +39,17 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
     if let Some(end) = &run.end {
         ending(end, &mut row);
     }
-    let terminal = run.who.terminal.as_deref().map(|t| format!(" on {t}")).unwrap_or_default();
+    let terminal = run
+        .who
+        .terminal
+        .as_deref()
+        .map(|t| format!(" on {t}"))
+        .unwrap_or_default();
     row("trigger", run.trigger.as_str().into());
-    row("who", format!("{} (uid {}){terminal}", user(&run.who), run.who.uid).into());
+    row(
+        "who",
+        format!("{} (uid {}){terminal}", user(&run.who), run.who.uid).into(),
+    );
     if let Some(reason) = &run.reason {
         row("reason", reason.as_str().into());
     }
@@ -56,12 +64,18 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
     if let Some(container) = &run.container {
         row("container", container.as_str().into());
     }
-    if let Some(cgroup) = &run.cgroup {
-        row("cgroup", cgroup.as_str().into());
+    if let Some(counter) = run.oom_counters.first() {
+        row(
+            "cgroup",
+            counter.folder.to_string_lossy().into_owned().into(),
+        );
     }
     row("command", command_line(&run.command).into());
     row("folder", run.cwd.to_string_lossy().into_owned().into());
-    let notes = [run.note.as_ref(), run.end.as_ref().and_then(|e| e.note.as_ref())];
+    let notes = [
+        run.note.as_ref(),
+        run.end.as_ref().and_then(|e| e.note.as_ref()),
+    ];
     for note in notes.into_iter().flatten() {
         row("note", Words::toned(note.as_str(), Tone::Warn));
     }
@@ -79,8 +93,15 @@ fn ending(end: &End, row: &mut impl FnMut(&'static str, Words)) {
     if let Some(number) = end.signal {
         row("signal", format!("{} ({number})", signal(number)).into());
     }
-    let tone = if end.out_of_memory == OutOfMemory::Yes { Tone::Bad } else { Tone::Plain };
-    row("out of memory", Words::toned(end.out_of_memory.as_str(), tone));
+    let tone = if end.out_of_memory == OutOfMemory::Yes {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    row(
+        "out of memory",
+        Words::toned(end.out_of_memory.as_str(), tone),
+    );
     if let Some(kib) = end.peak_memory_kib {
         row("peak memory", memory(kib).into());
     }
@@ -88,7 +109,13 @@ fn ending(end: &End, row: &mut impl FnMut(&'static str, Words)) {
         row("cpu time", took(cpu).into());
     }
     if end.leaked > 0 {
-        row("left running", Words::toned(format!("{} processes, ended with the job", end.leaked), Tone::Warn));
+        row(
+            "left running",
+            Words::toned(
+                format!("{} processes, ended with the job", end.leaked),
+                Tone::Warn,
+            ),
+        );
     }
 }
 
@@ -102,7 +129,10 @@ fn output(page: &Page, tail: &Tail) -> String {
     let heading = if all {
         format!("output ({} bytes):", tail.total)
     } else {
-        format!("the last lines of its output ({} bytes, `joblock logs` prints the {kept} kept):", tail.total)
+        format!(
+            "the last lines of its output ({} bytes, `joblock logs` prints the {kept} kept):",
+            tail.total
+        )
     };
     let mut text = format!("\n{}\n", paint(page, Tone::Faint, &heading));
     for line in shown {
@@ -116,9 +146,18 @@ fn output(page: &Page, tail: &Tail) -> String {
 /// Runs that a prefix could mean, for people to choose from.
 pub fn candidates(page: &Page, runs: &[RunRecord]) -> String {
     let row = |run: &RunRecord| {
-        vec![run.run_id.as_str().into(), run.job.as_str().into(), outcome_cell(run), page.when(run.started).into()]
+        vec![
+            run.run_id.as_str().into(),
+            run.job.as_str().into(),
+            outcome_cell(run),
+            page.when(run.started).into(),
+        ]
     };
-    table(page, &["run", "job", "outcome", "started"], runs.iter().map(row).collect())
+    table(
+        page,
+        &["run", "job", "outcome", "started"],
+        runs.iter().map(row).collect(),
+    )
 }
 
 /// `show --json`.
@@ -131,7 +170,10 @@ pub struct ShowJson<'a> {
 impl<'a> ShowJson<'a> {
     /// Of this run and its output.
     pub fn new(run: &'a RunRecord, tail: Option<&Tail>) -> Self {
-        ShowJson { run: run.into(), output: tail.map(TailJson::from) }
+        ShowJson {
+            run: run.into(),
+            output: tail.map(TailJson::from),
+        }
     }
 }
 
@@ -143,7 +185,10 @@ mod tests {
 
     fn value<'a>(text: &'a str, name: &str) -> &'a str {
         text.lines()
-            .find_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with("  ")))
+            .find_map(|line| {
+                line.strip_prefix(name)
+                    .filter(|rest| rest.starts_with("  "))
+            })
             .unwrap_or_else(|| panic!("no {name} in\n{text}"))
             .trim()
     }
@@ -186,27 +231,46 @@ mod tests {
     #[test]
     fn a_refused_one_says_who_held_the_lock() {
         let text = text(&page(None), &run("sync", 60, Outcome::Refused), None);
-        assert!(value(&text, "lock held by").starts_with("run 00ff00 of sync on blue (pid 7), startup, root, since"));
+        assert!(
+            value(&text, "lock held by")
+                .starts_with("run 00ff00 of sync on blue (pid 7), startup, root, since")
+        );
     }
 
     #[test]
     fn only_the_last_lines_of_the_output() {
-        let bytes: Vec<u8> = (0..30).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
-        let tail = Tail { total: 9_000_000, bytes };
+        let bytes: Vec<u8> = (0..30)
+            .flat_map(|n| format!("line {n}\n").into_bytes())
+            .collect();
+        let tail = Tail {
+            total: 9_000_000,
+            bytes,
+        };
         let text = text(&page(None), &run("sync", 60, Outcome::Failed), Some(&tail));
-        assert!(text.contains("9000000 bytes") && text.contains("  line 29\n") && text.contains("  line 20\n"), "{text}");
+        assert!(
+            text.contains("9000000 bytes")
+                && text.contains("  line 29\n")
+                && text.contains("  line 20\n"),
+            "{text}"
+        );
         assert!(!text.contains("line 19"), "{text}");
     }
 
     #[test]
     fn output_moves_no_cursor() {
-        let tail = Tail { bytes: b"a\x1b[2J\xff".to_vec(), total: 7 };
+        let tail = Tail {
+            bytes: b"a\x1b[2J\xff".to_vec(),
+            total: 7,
+        };
         let text = text(&page(None), &run("sync", 60, Outcome::Failed), Some(&tail));
         assert!(text.ends_with("  a\\x1b[2J\u{fffd}\n"), "{text}");
     }
 
     #[test]
     fn candidates_show_their_whole_ids() {
-        assert!(candidates(&page(None), &[run("sync", 60, Outcome::Failed)]).contains("a1b2c3d4e5f60718"));
+        assert!(
+            candidates(&page(None), &[run("sync", 60, Outcome::Failed)])
+                .contains("a1b2c3d4e5f60718")
+        );
     }
 }

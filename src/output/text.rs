@@ -28,14 +28,20 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// A command as a line that a POSIX shell (with `$'…'` for what is no printable UTF-8) would take apart again.
 pub fn command_line(command: &[OsString]) -> String {
-    command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+    command
+        .iter()
+        .map(|word| shell_word(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn shell_word(word: &OsStr) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
     match word.to_str() {
         Some(text) if !text.is_empty() && text.chars().all(plain) => Cow::Borrowed(text),
-        Some(text) if !text.chars().any(char::is_control) => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+        Some(text) if !text.chars().any(char::is_control) => {
+            Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+        }
         _ => Cow::Owned(dollar_quoted(word.as_bytes())),
     }
 }

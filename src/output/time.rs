@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Local, NaiveDateTime};
 
-use super::{Page, Zone};
+use super::Page;
 use crate::clock::Wall;
+use crate::schedule::Zone;
 
 impl Page {
     fn local(&self, at: Wall) -> NaiveDateTime {
@@ -94,7 +95,12 @@ mod tests {
 
     fn page(width: Option<u16>) -> Page {
         // 2026-11-22 09:00:00 in London, which is UTC then.
-        Page { now: Wall(1_795_338_000_000), width, colour: false, zone: Zone::Named(chrono_tz::Europe::London) }
+        Page {
+            now: Wall(1_795_338_000_000),
+            width,
+            colour: false,
+            zone: Zone::Named(chrono_tz::Europe::London),
+        }
     }
 
     fn before(seconds: i64) -> Wall {
@@ -126,13 +132,19 @@ mod tests {
 
     #[test]
     fn stamps_are_whole_in_a_pipe() {
-        assert_eq!(page(None).when(before(60)), "2026-11-22 08:59:00 (1 min ago)");
+        assert_eq!(
+            page(None).when(before(60)),
+            "2026-11-22 08:59:00 (1 min ago)"
+        );
     }
 
     #[test]
     fn summer_time_is_that_of_the_moment_shown() {
         // 2026-07-01 00:00 UTC is one o'clock in London, although now is winter.
-        assert_eq!(page(None).stamp(Wall(1_782_864_000_000)), "2026-07-01 01:00:00");
+        assert_eq!(
+            page(None).stamp(Wall(1_782_864_000_000)),
+            "2026-07-01 01:00:00"
+        );
     }
 
     #[rstest]

@@ -177,6 +177,9 @@ pub struct Holder {
     pub place: Place,
     /// Its three processes.
     pub processes: Processes,
+    /// The cgroup that its job may have to itself, as a path of its mount namespace.
+    #[serde(default)]
+    pub cgroup: Option<String>,
     /// When the lock was taken.
     pub since: Wall,
 }

@@ -104,6 +104,17 @@ words!(
     }
 );
 
+/// An `oom_kill` counter as it was once read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomCounter {
+    /// The cgroup's folder, as the mount namespace saw it.
+    pub folder: PathBuf,
+    /// The folder's inode number, which no other cgroup of this boot has.
+    pub id: u64,
+    /// How often the OOM killer had struck.
+    pub kills: u64,
+}
+
 /// Who asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
@@ -144,10 +155,8 @@ pub struct RunRecord {
     pub boot_id: String,
     /// A container's id, as far as its cgroup or mountinfo tells.
     pub container: Option<String>,
-    /// The cgroup that front was started in.
-    pub cgroup: Option<String>,
-    /// That cgroup's `oom_kill` counter before the start.
-    pub oom_kills: Option<u64>,
+    /// The `oom_kill` counters of the cgroup that front was started in and of its ancestors, before the start, nearest first.
+    pub oom_counters: Vec<OomCounter>,
     /// Pid of front.
     pub pid: i32,
     /// The command as it was run, byte for byte.

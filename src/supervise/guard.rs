@@ -11,13 +11,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
-use super::messages::{Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
+use super::cgroup::JobCgroup;
+use super::messages::{
+    Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard,
+};
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::timer::{Alarm, Suicide};
-use super::{process, tree};
+use super::{give_up_streams, process, tree};
 use crate::clock::Boot;
 use crate::plan::{Leftovers, RunPlan};
 
@@ -36,6 +40,8 @@ pub struct Sides {
     pub streams: [Option<OwnedFd>; 2],
     /// The job gets a process group of its own.
     pub own_group: bool,
+    /// The job's cgroup, to be made.
+    pub cgroup: Option<JobCgroup>,
 }
 
 /// Lives until the tree is gone. Run in a freshly forked process, which must exit after it.
@@ -107,7 +113,13 @@ impl Guard<'_> {
 
     fn sleep(&self) {
         self.alarm.set(self.next_moment());
-        let interest = |gone: bool| if gone { PollFlags::empty() } else { PollFlags::IN };
+        let interest = |gone: bool| {
+            if gone {
+                PollFlags::empty()
+            } else {
+                PollFlags::IN
+            }
+        };
         let mut fds = vec![
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.alarm, PollFlags::IN),
@@ -126,7 +138,13 @@ impl Guard<'_> {
     fn hear_keeper(&mut self) {
         while !self.keeper_gone {
             match self.sides.keeper.receive() {
-                Received::Message(ToGuard::Start { variables, deadline }, lock) => {
+                Received::Message(
+                    ToGuard::Start {
+                        variables,
+                        deadline,
+                    },
+                    lock,
+                ) => {
                     if self.job.is_none() && self.status.is_none() {
                         self.start(&variables, deadline, lock);
                     }
@@ -154,7 +172,12 @@ impl Guard<'_> {
         }
     }
 
-    fn start(&mut self, variables: &[(String, OsString)], deadline: Option<Deadline>, lock: Option<OwnedFd>) {
+    fn start(
+        &mut self,
+        variables: &[(String, OsString)],
+        deadline: Option<Deadline>,
+        lock: Option<OwnedFd>,
+    ) {
         self.lock = lock;
         self.set_deadline(deadline);
         self.began = Boot::now();
@@ -169,7 +192,9 @@ impl Guard<'_> {
             self.cause = Some(Cause::FrontGone);
             return;
         }
+        let cgroup = self.sides.cgroup.as_ref().and_then(JobCgroup::make);
         let spawn = Spawn {
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
             command: &self.plan.command,
             variables,
             streams: std::mem::take(&mut self.sides.streams),
@@ -179,11 +204,15 @@ impl Guard<'_> {
         match spawn.start() {
             Ok(job) => {
                 self.job = Some(job);
-                self.tell(&FromGuard::Started);
+                self.tell(&FromGuard::Started(job.as_raw_nonzero().get()));
             }
-            Err(error) => self.status = Some(Status::NotExecuted(error.raw_os_error().unwrap_or(libc::EINVAL))),
+            Err(error) => {
+                self.status = Some(Status::NotExecuted(
+                    error.raw_os_error().unwrap_or(libc::EINVAL),
+                ))
+            }
         }
-        super::give_up_streams();
+        give_up_streams();
     }
 
     fn front_is_gone_now(&mut self) -> bool {
@@ -217,7 +246,9 @@ impl Guard<'_> {
         let now = Boot::now();
         let kill_at = match (cause, self.deadline) {
             // Somebody else may have the lock already: there is no time for grace, but for what the fence left.
-            (Cause::Lost, Some(deadline)) if now < deadline.kill && now >= deadline.term => deadline.kill,
+            (Cause::Lost, Some(deadline)) if now < deadline.kill && now >= deadline.term => {
+                deadline.kill
+            }
             (Cause::Lost, _) => now,
             _ => now + self.plan.kill_after,
         };
@@ -235,11 +266,15 @@ impl Guard<'_> {
         if self.deadline.is_some_and(|d| now >= d.term) && self.cause != Some(Cause::Lost) {
             self.end(Cause::Lost);
         }
-        if self.cause.is_none() && self.status.is_none() && self.time_limit_at().is_some_and(|at| now >= at) {
+        if self.cause.is_none()
+            && self.status.is_none()
+            && self.time_limit_at().is_some_and(|at| now >= at)
+        {
             self.end(Cause::TimeLimit);
         }
         if self.kill_at.is_some_and(|at| now >= at) {
             tree::terminate(&[], libc::SIGKILL);
+            self.sides.cgroup.iter().for_each(JobCgroup::kill);
             self.kill_at = Some(now + AGAIN);
         }
     }
@@ -250,8 +285,13 @@ impl Guard<'_> {
 
     fn next_moment(&self) -> Option<Boot> {
         self.job?;
-        let term = self.deadline.map(|d| d.term).filter(|_| self.cause != Some(Cause::Lost));
-        let limit = self.time_limit_at().filter(|_| self.cause.is_none() && self.status.is_none());
+        let term = self
+            .deadline
+            .map(|d| d.term)
+            .filter(|_| self.cause != Some(Cause::Lost));
+        let limit = self
+            .time_limit_at()
+            .filter(|_| self.cause.is_none() && self.status.is_none());
         [term, limit, self.kill_at].into_iter().flatten().min()
     }
 
@@ -260,7 +300,9 @@ impl Guard<'_> {
         let mut none_left = self.job.is_none();
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
-                Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => self.note(status),
+                Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => {
+                    self.note(status)
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => {
@@ -287,6 +329,12 @@ impl Guard<'_> {
     }
 
     fn see_to_leftovers(&mut self) {
+        if let Err(Errno::CHILD) = waitid(
+            WaitId::All,
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT,
+        ) {
+            return;
+        }
         match self.plan.leftovers {
             Leftovers::End if self.kill_at.is_none() => {
                 self.leaked = tree::terminate(&[], self.plan.signal);
@@ -294,7 +342,8 @@ impl Guard<'_> {
             }
             Leftovers::WaitFor if self.cause.is_none() => {
                 let own = process::own().pid;
-                self.leaked = u32::try_from(process::descendants(own, &[]).len()).unwrap_or(u32::MAX);
+                self.leaked =
+                    u32::try_from(process::descendants(own, &[]).len()).unwrap_or(u32::MAX);
             }
             _ => {}
         }
@@ -324,13 +373,20 @@ impl Guard<'_> {
     /// Tells the end; the lock's descriptor is closed by this process's exit, after the keeper has had the end to record.
     fn report(&mut self, ended: &Ended) {
         self.suicide.set(None);
+        self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
         // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes.
         self.hear_keeper();
         let give_up = Boot::now() + RECORDING;
         while self.keeper_gone && !self.front_gone && Boot::now() < give_up {
             self.alarm.set(Some(give_up));
-            let _ = poll(&mut [PollFd::new(&self.sides.front, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)], None);
+            let _ = poll(
+                &mut [
+                    PollFd::new(&self.sides.front, PollFlags::IN),
+                    PollFd::new(&self.alarm, PollFlags::IN),
+                ],
+                None,
+            );
             self.hear_front();
         }
     }
@@ -345,8 +401,11 @@ fn children_usage() -> (u64, Duration) {
         usage.assume_init()
     };
     let time = |t: libc::timeval| {
-        Duration::from_secs(t.tv_sec.unsigned_abs()) + Duration::from_micros(t.tv_usec.unsigned_abs())
+        Duration::from_secs(t.tv_sec.unsigned_abs())
+            + Duration::from_micros(t.tv_usec.unsigned_abs())
     };
-    (usage.ru_maxrss.unsigned_abs(), time(usage.ru_utime) + time(usage.ru_stime))
+    (
+        usage.ru_maxrss.unsigned_abs(),
+        time(usage.ru_utime) + time(usage.ru_stime),
+    )
 }
-

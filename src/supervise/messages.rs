@@ -105,8 +105,8 @@ pub enum FrontToGuard {
 /// Guard to front and to keeper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum FromGuard {
-    /// The job runs.
-    Started,
+    /// The job runs; the pid of its first process.
+    Started(i32),
     /// The job's first process was stopped by this signal.
     Stopped(i32),
     /// It goes on.

@@ -1,11 +1,10 @@
 //! Who asks for this attempt, from where: the part of its record that is known before anything is tried.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::memory::MemoryCgroup;
-use super::process;
+use super::cgroup::{JobCgroup, Seen};
+use super::{memory, process};
 use crate::clock::Wall;
 use crate::name::RunId;
 use crate::plan::RunPlan;
@@ -13,8 +12,7 @@ use crate::store::record::{Outcome, RunRecord, Who};
 use crate::store::{Holder, Place, Processes};
 
 /// The record of the attempt that `plan` describes, as `running` and begun now.
-pub fn describe(plan: &RunPlan, place: &Place) -> RunRecord {
-    let cgroup = MemoryCgroup::own();
+pub fn describe(plan: &RunPlan, place: &Place, cgroups: Option<&Seen>) -> RunRecord {
     RunRecord {
         run_id: RunId::random(),
         job: plan.job.clone(),
@@ -27,9 +25,8 @@ pub fn describe(plan: &RunPlan, place: &Place) -> RunRecord {
         repeats: plan.repeats.clone(),
         host: place.host.clone(),
         boot_id: place.boot_id.clone(),
-        container: container(),
-        oom_kills: cgroup.as_ref().and_then(MemoryCgroup::oom_kills),
-        cgroup: cgroup.map(|c| c.path()),
+        container: cgroups.and_then(Seen::container),
+        oom_counters: cgroups.map(memory::counters).unwrap_or_default(),
         pid: process::own().pid,
         command: plan.command.clone(),
         cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("?")),
@@ -42,7 +39,12 @@ pub fn describe(plan: &RunPlan, place: &Place) -> RunRecord {
 }
 
 /// What will stand in the store as the holder.
-pub fn holder(record: &RunRecord, place: &Place, processes: Processes) -> Holder {
+pub fn holder(
+    record: &RunRecord,
+    place: &Place,
+    processes: Processes,
+    cgroup: Option<&JobCgroup>,
+) -> Holder {
     Holder {
         run_id: record.run_id.clone(),
         job: record.job.as_str().to_owned(),
@@ -50,6 +52,7 @@ pub fn holder(record: &RunRecord, place: &Place, processes: Processes) -> Holder
         who: record.who.clone(),
         place: place.clone(),
         processes,
+        cgroup: cgroup.map(JobCgroup::path),
         since: Wall::now(),
     }
 }
@@ -60,7 +63,9 @@ pub fn who() -> Who {
     Who {
         uid,
         user: user_name(uid).unwrap_or_else(|| uid.to_string()),
-        sudo_user: std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()),
+        sudo_user: std::env::var("SUDO_USER")
+            .ok()
+            .filter(|user| !user.is_empty()),
         terminal: terminal(),
     }
 }
@@ -81,32 +86,17 @@ fn terminal() -> Option<String> {
         // SAFETY: a borrow for the length of two calls; a closed descriptor only makes them fail (Rust reopens 0 to 2 anyway).
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
         let name = rustix::termios::ttyname(fd, Vec::new()).ok()?;
-        Some(name.to_string_lossy().trim_start_matches("/dev/").to_owned())
+        Some(
+            name.to_string_lossy()
+                .trim_start_matches("/dev/")
+                .to_owned(),
+        )
     })
-}
-
-/// The 64 hexadecimal digits that container engines put into the cgroup's path or, where a cgroup namespace hides that,
-/// into the paths of what they mount.
-fn container() -> Option<String> {
-    ["/proc/self/cgroup", "/proc/self/mountinfo"].iter().find_map(|file| container_id(&fs::read(file).ok()?))
-}
-
-fn container_id(text: &[u8]) -> Option<String> {
-    text.split(|b| !b.is_ascii_alphanumeric())
-        .find(|word| word.len() == 64 && word.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-        .map(|word| std::ffi::OsStr::from_bytes(word).to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_container_id_is_found_in_a_cgroup_path() {
-        let id = "3f".repeat(32);
-        assert_eq!(container_id(format!("0::/system.slice/docker-{id}.scope").as_bytes()), Some(id));
-        assert_eq!(container_id(b"0::/user.slice/user-1000.slice"), None);
-    }
 
     #[test]
     fn root_has_a_name() {

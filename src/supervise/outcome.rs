@@ -9,7 +9,10 @@ use crate::store::record::{End, OutOfMemory, Outcome};
 
 /// The outcome of `ended`, given what the OOM counter says.
 pub fn outcome(ended: &Ended, out_of_memory: OutOfMemory) -> Outcome {
-    let killed = matches!(ended.status, Status::Signaled(libc::SIGKILL) | Status::Exited(137) | Status::Unknown);
+    let killed = matches!(
+        ended.status,
+        Status::Signaled(libc::SIGKILL) | Status::Exited(137) | Status::Unknown
+    );
     match (ended.cause, ended.status) {
         (_, Status::NotExecuted(_)) => Outcome::NotStarted,
         (Some(Cause::Lost | Cause::Revoked), _) => Outcome::Lost,
@@ -64,8 +67,12 @@ fn note_of(ended: &Ended) -> Option<String> {
         return Some(std::io::Error::from_raw_os_error(errno).to_string());
     }
     match ended.cause? {
-        Cause::FrontGone => Some("front, joblock's first process, was killed: the job was ended".into()),
-        Cause::GuardGone => Some("the guard, the job's parent, was killed: the job was ended".into()),
+        Cause::FrontGone => {
+            Some("front, joblock's first process, was killed: the job was ended".into())
+        }
+        Cause::GuardGone => {
+            Some("the guard, the job's parent, was killed: the job was ended".into())
+        }
         Cause::Lost => Some("the lock could not be renewed in time".into()),
         Cause::TimeLimit | Cause::Stop | Cause::Revoked => None,
     }
@@ -77,7 +84,14 @@ mod tests {
     use rstest::rstest;
 
     fn ended(status: Status, cause: Option<Cause>) -> Ended {
-        Ended { status, cause, duration: Duration::ZERO, leaked: 0, peak_memory_kib: 0, cpu: Duration::ZERO }
+        Ended {
+            status,
+            cause,
+            duration: Duration::ZERO,
+            leaked: 0,
+            peak_memory_kib: 0,
+            cpu: Duration::ZERO,
+        }
     }
 
     #[rstest]
@@ -86,15 +100,69 @@ mod tests {
     #[case(Status::Exited(3), None, OutOfMemory::Yes, Outcome::Failed, 3)]
     #[case(Status::Exited(137), None, OutOfMemory::Yes, Outcome::OomKilled, 137)]
     #[case(Status::Signaled(9), None, OutOfMemory::Yes, Outcome::OomKilled, 137)]
-    #[case(Status::Signaled(9), None, OutOfMemory::Unknown, Outcome::Signaled, 137)]
-    #[case(Status::Signaled(15), Some(Cause::Stop), OutOfMemory::No, Outcome::Stopped, 143)]
-    #[case(Status::Exited(0), Some(Cause::Stop), OutOfMemory::No, Outcome::Stopped, 0)]
-    #[case(Status::Signaled(9), Some(Cause::TimeLimit), OutOfMemory::No, Outcome::TimedOut, 124)]
-    #[case(Status::Signaled(15), Some(Cause::Lost), OutOfMemory::No, Outcome::Lost, 79)]
-    #[case(Status::Exited(0), Some(Cause::Revoked), OutOfMemory::No, Outcome::Lost, 79)]
-    #[case(Status::Unknown, Some(Cause::GuardGone), OutOfMemory::No, Outcome::Abandoned, 137)]
-    #[case(Status::NotExecuted(libc::ENOENT), None, OutOfMemory::No, Outcome::NotStarted, 127)]
-    #[case(Status::NotExecuted(libc::EACCES), None, OutOfMemory::No, Outcome::NotStarted, 126)]
+    #[case(
+        Status::Signaled(9),
+        None,
+        OutOfMemory::Unknown,
+        Outcome::Signaled,
+        137
+    )]
+    #[case(
+        Status::Signaled(15),
+        Some(Cause::Stop),
+        OutOfMemory::No,
+        Outcome::Stopped,
+        143
+    )]
+    #[case(
+        Status::Exited(0),
+        Some(Cause::Stop),
+        OutOfMemory::No,
+        Outcome::Stopped,
+        0
+    )]
+    #[case(
+        Status::Signaled(9),
+        Some(Cause::TimeLimit),
+        OutOfMemory::No,
+        Outcome::TimedOut,
+        124
+    )]
+    #[case(
+        Status::Signaled(15),
+        Some(Cause::Lost),
+        OutOfMemory::No,
+        Outcome::Lost,
+        79
+    )]
+    #[case(
+        Status::Exited(0),
+        Some(Cause::Revoked),
+        OutOfMemory::No,
+        Outcome::Lost,
+        79
+    )]
+    #[case(
+        Status::Unknown,
+        Some(Cause::GuardGone),
+        OutOfMemory::No,
+        Outcome::Abandoned,
+        137
+    )]
+    #[case(
+        Status::NotExecuted(libc::ENOENT),
+        None,
+        OutOfMemory::No,
+        Outcome::NotStarted,
+        127
+    )]
+    #[case(
+        Status::NotExecuted(libc::EACCES),
+        None,
+        OutOfMemory::No,
+        Outcome::NotStarted,
+        126
+    )]
     fn every_end_has_its_outcome_and_code(
         #[case] status: Status,
         #[case] cause: Option<Cause>,

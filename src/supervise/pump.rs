@@ -44,7 +44,10 @@ impl Streams {
     /// # Errors
     /// If no pipe can be made.
     pub fn open(capture: bool) -> io::Result<Streams> {
-        let mut streams = Streams { pumps: Vec::new(), job: [None, None] };
+        let mut streams = Streams {
+            pumps: Vec::new(),
+            job: [None, None],
+        };
         if !capture {
             return Ok(streams);
         }
@@ -81,17 +84,32 @@ impl Pump {
     fn new(to: BorrowedFd<'_>) -> io::Result<(Pump, OwnedFd)> {
         let (from, end) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&from, true)?;
-        let is_file = fstat(to).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
+        let is_file =
+            fstat(to).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         let to = dup_cloexec(to)?;
-        Ok((Pump { from: Some(from), to, is_file, waiting: VecDeque::new(), deaf: false }, end))
+        Ok((
+            Pump {
+                from: Some(from),
+                to,
+                is_file,
+                waiting: VecDeque::new(),
+                deaf: false,
+            },
+            end,
+        ))
     }
 
     /// What to poll for.
     pub fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
         let reading = self.from.as_ref().filter(|_| self.waiting.is_empty());
         // With nothing to write, this still hears that the reader is gone (POLLERR), so that the job hears it too.
-        let flags = if self.waiting.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let writing = (!self.deaf && (self.from.is_some() || !self.waiting.is_empty())).then_some(&self.to);
+        let flags = if self.waiting.is_empty() {
+            PollFlags::empty()
+        } else {
+            PollFlags::OUT
+        };
+        let writing =
+            (!self.deaf && (self.from.is_some() || !self.waiting.is_empty())).then_some(&self.to);
         reading
             .map(|fd| PollFd::new(fd, PollFlags::IN))
             .into_iter()
@@ -144,7 +162,11 @@ impl Pump {
     fn write(&mut self) {
         while !self.waiting.is_empty() && (self.is_file || self.has_room()) {
             let (bytes, _) = self.waiting.as_slices();
-            let promised = if self.is_file { bytes.len() } else { bytes.len().min(PROMISED) };
+            let promised = if self.is_file {
+                bytes.len()
+            } else {
+                bytes.len().min(PROMISED)
+            };
             match write(&self.to, &bytes[..promised]) {
                 Ok(n) => {
                     self.waiting.drain(..n);
@@ -168,7 +190,10 @@ impl Pump {
 
     fn poll_writer(&self) -> PollFlags {
         let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         match poll(&mut fds, Some(&now)) {
             Ok(_) => fds[0].revents(),
             Err(_) => PollFlags::empty(),

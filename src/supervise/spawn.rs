@@ -1,14 +1,23 @@
 //! Starts the job's first process, as its caller would have: same mask, same dispositions, same closed streams.
+//!
+//! Not by `std::process`: it can't start a process inside a cgroup (`CLONE_INTO_CGROUP`, clone(2)), and to move one there
+//! later takes the kernel ten milliseconds, ten times what all of joblock takes.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
 
-use rustix::process::{Pid, Signal};
+use rustix::io::retry_on_intr;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use super::signals;
+use crate::exit;
+
+/// `linux/sched.h`; the constant of the libc crate is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What the job's first process gets.
 pub struct Spawn<'a> {
@@ -20,61 +29,153 @@ pub struct Spawn<'a> {
     pub streams: [Option<OwnedFd>; 2],
     /// The locked descriptor, which stays open over exec.
     pub lock: Option<BorrowedFd<'a>>,
+    /// The folder of the cgroup that it starts in; where the kernel does not let it, it starts in the caller's.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// Put it into a process group of its own.
     pub own_group: bool,
 }
 
 impl Spawn<'_> {
-    /// Forks and executes. Must be called from the main thread: `PR_SET_PDEATHSIG` means the death of the *thread* that
-    /// forked (prctl(2)).
+    /// Forks and executes. Must be called from the main thread of a process that has no other: `PR_SET_PDEATHSIG` means
+    /// the death of the *thread* that forked (prctl(2)).
     ///
     /// # Errors
-    /// What execvp(3) or fork(2) failed with.
+    /// What execvp(3) or fork(2) failed with; `EINVAL` for an argument with a NUL byte.
     pub fn start(self) -> io::Result<Pid> {
-        let [stdout, stderr] = self.streams;
-        let piped = [false, stdout.is_some(), stderr.is_some()];
-        let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        if let Some(stdout) = stdout {
-            command.stdout(Stdio::from(stdout));
+        let words = self
+            .command
+            .iter()
+            .map(|word| CString::new(word.as_bytes()))
+            .collect::<Result<Vec<_>, _>>();
+        let words = words.map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let mut argv: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
+        argv.push(ptr::null());
+        for (name, value) in self.variables {
+            // SAFETY: this process has one thread.
+            unsafe { std::env::set_var(OsStr::new(name), value) };
         }
-        if let Some(stderr) = stderr {
-            command.stderr(Stdio::from(stderr));
+        let (failure, failed) = pipe_with(PipeFlags::CLOEXEC)?;
+        let child = Child {
+            argv: &argv,
+            parent: rustix::process::getpid(),
+            streams: self
+                .streams
+                .each_ref()
+                .map(|s| s.as_ref().map(AsRawFd::as_raw_fd)),
+            lock: self.lock.map(|fd| fd.as_raw_fd()),
+            own_group: self.own_group,
+        };
+        // SAFETY: this process has one thread, so its copy is in order; the copy calls system calls only, and ends in them.
+        let pid = match unsafe { fork_into(self.cgroup) }? {
+            Some(pid) => pid,
+            None => child.run(failed.as_raw_fd()),
+        };
+        drop(failed);
+        let mut errno = [0; 4];
+        if matches!(
+            retry_on_intr(|| rustix::io::read(&failure, &mut errno)),
+            Ok(4)
+        ) {
+            let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
         }
-        let parent = rustix::process::getpid();
-        let lock = self.lock.map(|fd| fd.as_raw_fd());
-        let own_group = self.own_group;
-        // SAFETY: the closure calls system calls only, and reads statics and copies; nothing that allocates or locks.
-        unsafe {
-            command.pre_exec(move || prepare(parent, lock, own_group, piped));
-        }
-        let child = command.spawn()?;
-        Ok(Pid::from_child(&child))
+        Ok(pid)
     }
 }
 
-fn prepare(parent: Pid, lock: Option<RawFd>, own_group: bool, piped: [bool; 3]) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != Some(parent) {
-        // The guard died between fork and prctl: its death signal will never come.
-        return Err(io::Error::from_raw_os_error(libc::ESRCH));
-    }
-    if own_group {
-        rustix::process::setpgid(None, None)?;
-    }
-    // SAFETY: fcntl(2) and close(2) on descriptors of this process, which is about to become the job.
-    unsafe {
-        if let Some(lock) = lock
-            && libc::fcntl(lock, libc::F_SETFD, 0) == -1
-        {
-            return Err(io::Error::last_os_error());
+/// fork(2), into `cgroup` where that is possible. `None`: this is the child.
+///
+/// # Safety
+/// As fork(2): the calling process must have one thread.
+unsafe fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    let into_cgroup = |folder: BorrowedFd<'_>| {
+        // SAFETY: zero is a valid value of every field of the plain struct that clone3 takes, with its size.
+        unsafe {
+            let mut args: libc::clone_args = std::mem::zeroed();
+            args.flags = CLONE_INTO_CGROUP;
+            args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+            args.cgroup = u64::from(folder.as_raw_fd().cast_unsigned());
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw mut args,
+                size_of::<libc::clone_args>(),
+            )
         }
-        for fd in 0..3 {
-            if signals::was_closed(fd) && !piped[usize::try_from(fd).unwrap_or(0)] {
-                libc::close(fd);
+    };
+    let mut pid = cgroup.map_or(-1, into_cgroup);
+    if pid < 0 {
+        // SAFETY: by contract.
+        pid = unsafe { libc::fork() }.into();
+    }
+    match pid {
+        0 => Ok(None),
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(i32::try_from(pid).ok().and_then(Pid::from_raw)),
+    }
+}
+
+/// All that the child needs, made before the fork: it must not allocate.
+struct Child<'a> {
+    argv: &'a [*const libc::c_char],
+    parent: Pid,
+    streams: [Option<RawFd>; 2],
+    lock: Option<RawFd>,
+    own_group: bool,
+}
+
+impl Child<'_> {
+    fn run(&self, failed: RawFd) -> ! {
+        let error = match self.prepare() {
+            Ok(()) => {
+                // SAFETY: `argv` is a null-terminated array of C strings that live until this process executes or exits.
+                unsafe { libc::execvp(self.argv[0], self.argv.as_ptr()) };
+                io::Error::last_os_error()
+            }
+            Err(error) => error,
+        };
+        let errno = error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
+        // SAFETY: write(2) of four bytes to a pipe of our own, and _exit(2), which runs nothing more of this process.
+        unsafe {
+            libc::write(failed, errno.as_ptr().cast(), errno.len());
+            libc::_exit(exit::OWN_FAILURE.into())
+        }
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        if rustix::process::getppid() != Some(self.parent) {
+            // The guard died between fork and prctl: its death signal will never come.
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        if self.own_group {
+            rustix::process::setpgid(None, None)?;
+        }
+        // SAFETY: dup2(2), fcntl(2) and close(2) on descriptors of this process, which is about to become the job.
+        unsafe {
+            for (stream, fd) in self
+                .streams
+                .iter()
+                .zip([libc::STDOUT_FILENO, libc::STDERR_FILENO])
+            {
+                if let Some(stream) = *stream
+                    && libc::dup2(stream, fd) == -1
+                {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            if let Some(lock) = self.lock
+                && libc::fcntl(lock, libc::F_SETFD, 0) == -1
+            {
+                return Err(io::Error::last_os_error());
+            }
+            let pumped = [false, self.streams[0].is_some(), self.streams[1].is_some()];
+            for (fd, pumped) in (0..).zip(pumped) {
+                if signals::was_closed(fd) && !pumped {
+                    libc::close(fd);
+                }
             }
         }
+        signals::restore_callers();
+        Ok(())
     }
-    signals::restore_callers();
-    Ok(())
 }

@@ -23,7 +23,11 @@ impl TailFile {
     /// An empty one that keeps `limit` bytes.
     pub fn new(limit: usize) -> io::Result<TailFile> {
         let file = File::from(memfd_create("joblock-tail", MemfdFlags::CLOEXEC)?);
-        Ok(TailFile { file, limit, total: 0 })
+        Ok(TailFile {
+            file,
+            limit,
+            total: 0,
+        })
     }
 
     /// Adds what the job wrote. Front's side. Output that can't be kept (no memory) is passed on all the same.
@@ -60,7 +64,12 @@ impl TailFile {
         let at = self.place(total - length as u64);
         let first = length.min(self.limit - at);
         let (head, rest) = bytes.split_at_mut(first);
-        if self.file.read_exact_at(head, RING + at as u64).and_then(|()| self.file.read_exact_at(rest, RING)).is_err() {
+        if self
+            .file
+            .read_exact_at(head, RING + at as u64)
+            .and_then(|()| self.file.read_exact_at(rest, RING))
+            .is_err()
+        {
             bytes.clear();
         }
         Tail { bytes, total }

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::{io, ptr};
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use crate::clock::Boot;
@@ -16,12 +17,18 @@ pub struct Alarm(OwnedFd);
 impl Alarm {
     /// One that is not set.
     pub fn new() -> io::Result<Alarm> {
-        Ok(Alarm(timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?))
+        Ok(Alarm(timerfd_create(
+            TimerfdClockId::Boottime,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?))
     }
 
     /// Readable from `at` on; never, for `None`. Forgets what was set before.
     pub fn set(&self, at: Option<Boot>) {
-        let spec = Itimerspec { it_interval: timespec(0), it_value: timespec(at.map_or(0, |at| at.0.max(1))) };
+        let spec = Itimerspec {
+            it_interval: timespec(0),
+            it_value: timespec(at.map_or(0, |at| at.0.max(1))),
+        };
         // Fails for bad arguments only, timerfd_settime(2).
         let _ = timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &spec);
     }
@@ -66,12 +73,23 @@ impl Suicide {
     pub fn set(&self, at: Option<Boot>) {
         let value = timespec(at.map_or(0, |at| at.0.max(1)));
         let spec = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: libc::timespec { tv_sec: value.tv_sec, tv_nsec: value.tv_nsec },
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: value.tv_sec,
+                tv_nsec: value.tv_nsec,
+            },
         };
         // SAFETY: a timer of our own and a valid itimerspec.
         unsafe {
-            libc::timer_settime(self.0, libc::TIMER_ABSTIME, &raw const spec, ptr::null_mut());
+            libc::timer_settime(
+                self.0,
+                libc::TIMER_ABSTIME,
+                &raw const spec,
+                ptr::null_mut(),
+            );
         }
     }
 }

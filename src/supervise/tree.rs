@@ -13,8 +13,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::cgroup::JobCgroup;
+use super::memory;
 use super::process::{self, Stat};
 use crate::clock::Boot;
+use crate::store::record::{OutOfMemory, RunRecord};
 use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
 
 /// How long a process that was sent SIGKILL may take to be gone before it counts as stuck: K at the default TTL.
@@ -36,7 +39,11 @@ fn open(id: ProcessId) -> Result<OwnedFd, Errno> {
     let pid = Pid::from_raw(id.pid).ok_or(Errno::SRCH)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // The pidfd pins the process: if the start time is still right now, it was right when it was opened.
-    if process::stat(id.pid).is_some_and(|s| s.id == id) { Ok(pidfd) } else { Err(Errno::SRCH) }
+    if process::stat(id.pid).is_some_and(|s| s.id == id) {
+        Ok(pidfd)
+    } else {
+        Err(Errno::SRCH)
+    }
 }
 
 fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Errno> {
@@ -57,6 +64,11 @@ pub fn terminate(but: &[i32], with: i32) -> u32 {
     u32::try_from(found.len()).unwrap_or(u32::MAX)
 }
 
+/// Whether front, keeper or guard of `holder` is alive; `None` if that can't be seen from where this process is.
+pub fn alive_here(holder: &Holder) -> Option<bool> {
+    Tree::new(Place::here()).alive(holder)
+}
+
 /// Ends what is left of runs whose own processes are gone.
 pub struct Tree {
     here: Place,
@@ -71,15 +83,28 @@ impl Tree {
     /// Whether front, keeper or guard of `holder` is alive; `None` if that can't be seen from here.
     pub fn alive(&self, holder: &Holder) -> Option<bool> {
         let three = holder.processes;
-        self.here
-            .same_pids(&holder.place)
-            .then(|| [three.front, three.keeper, three.guard].into_iter().any(process::is_alive))
+        self.here.same_pids(&holder.place).then(|| {
+            [three.front, three.keeper, three.guard]
+                .into_iter()
+                .any(process::is_alive)
+        })
+    }
+
+    /// What is left of `holder`'s job here, for people: pids, names and states. The run's own processes are not among them.
+    pub fn left(&self, holder: &Holder) -> Vec<String> {
+        names(&Self::leftovers(holder, None))
     }
 
     fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> Vec<Stat> {
         let own = process::own().pid;
-        let marked = |pid| process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str());
-        let holds = |pid| lock_file.is_some_and(|(device, inode)| holds_the_lock(pid, device, inode));
+        let marked = |pid| {
+            process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str())
+        };
+        let holds = |pid| {
+            lock_file.is_some_and(|(device, inode)| {
+                holds_the_lock(pid, device, inode, holder.processes.keeper.pid)
+            })
+        };
         process::all()
             .into_iter()
             .filter(|p| p.is_alive() && p.id.pid != own && (marked(p.id.pid) || holds(p.id.pid)))
@@ -87,14 +112,44 @@ impl Tree {
     }
 }
 
+fn names(processes: &[Stat]) -> Vec<String> {
+    processes
+        .iter()
+        .map(|p| format!("pid {} ({}, state {})", p.id.pid, p.name, p.state))
+        .collect()
+}
+
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
         if self.alive(holder) == Some(true) {
-            return Cleared::Alive;
+            Cleared::Alive
+        } else {
+            self.end(holder, lock_file)
         }
-        let file = lock_file.and_then(|fd| rustix::fs::fstat(fd).ok()).map(|s| (s.st_dev, s.st_ino));
+    }
+
+    fn out_of_memory(&self, run: &RunRecord) -> OutOfMemory {
+        // Counters begin again with each boot, and so do the ids of cgroups.
+        if !self.here.boot_id.is_empty() && self.here.boot_id == run.boot_id {
+            memory::verdict(&run.oom_counters)
+        } else {
+            OutOfMemory::Unknown
+        }
+    }
+}
+
+impl Tree {
+    /// Ends what is in `holder`'s cgroup, carries its mark or has its locked descriptor, except this process.
+    pub fn end(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
+        let file = lock_file
+            .and_then(|fd| rustix::fs::fstat(fd).ok())
+            .map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
+        let cgroup = holder.cgroup.as_deref().map(JobCgroup::recorded);
+        if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
+            return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
+        }
         loop {
             let found = Self::leftovers(holder, file);
             if found.is_empty() {
@@ -102,18 +157,21 @@ impl Clearing for Tree {
             }
             let mut waited = false;
             for process in &found {
-                let Ok(pidfd) = open(process.id) else { continue };
+                let Ok(pidfd) = open(process.id) else {
+                    continue;
+                };
                 if send(&pidfd, libc::SIGKILL).is_ok() {
                     ended += 1;
                     waited |= wait_for_death(&pidfd, deadline);
                 }
             }
             if !waited || Boot::now() >= deadline {
-                let left: Vec<String> = Self::leftovers(holder, file)
-                    .iter()
-                    .map(|p| format!("pid {} ({}, state {})", p.id.pid, p.name, p.state))
-                    .collect();
-                return if left.is_empty() { Cleared::Gone { ended } } else { Cleared::Stuck(left.join(", ")) };
+                let left = names(&Self::leftovers(holder, file));
+                return if left.is_empty() {
+                    Cleared::Gone { ended }
+                } else {
+                    Cleared::Stuck(left.join(", "))
+                };
             }
         }
     }
@@ -122,18 +180,56 @@ impl Clearing for Tree {
 /// A pidfd is readable once its process is gone (pidfd_open(2)).
 fn wait_for_death(pidfd: &OwnedFd, deadline: Boot) -> bool {
     let left = deadline.since(Boot::now());
-    let timeout = rustix::time::Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-    matches!(poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&timeout)), Ok(1..))
+    let timeout = rustix::time::Timespec {
+        tv_sec: left.as_secs().cast_signed(),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    matches!(
+        poll(
+            &mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)],
+            Some(&timeout)
+        ),
+        Ok(1..)
+    )
 }
 
-/// Whether `pid` has the very open file that the flock(2) was taken through, not merely the same file, as somebody who
-/// waits for the lock does: fdinfo has a `lock:` line for the former only (proc_pid_fdinfo(5)).
-fn holds_the_lock(pid: i32, device: u64, inode: u64) -> bool {
+/// Whether `pid` has the very open file that `keeper` took the flock(2) through, not merely the same file, as somebody who
+/// waits for the lock does, or the one that the next run locked: fdinfo has a `lock:` line for such a descriptor only, and
+/// names the process that took the lock (proc_pid_fdinfo(5), proc_locks(5)).
+fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
-    let Ok(folder) = fs::read_dir(process.join("fd")) else { return false };
+    let Ok(folder) = fs::read_dir(process.join("fd")) else {
+        return false;
+    };
     folder.flatten().any(|entry| {
         fs::metadata(entry.path()).is_ok_and(|m| m.dev() == device && m.ino() == inode)
             && fs::read_to_string(process.join("fdinfo").join(entry.file_name()))
-                .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK")))
+                .is_ok_and(|info| info.lines().any(|line| locker(line) == Some(keeper)))
     })
+}
+
+/// From a line like `lock:	1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
+fn locker(line: &str) -> Option<i32> {
+    let mut fields = line.strip_prefix("lock:")?.split_whitespace().skip(1);
+    (fields.next()? == "FLOCK")
+        .then(|| fields.nth(2)?.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_took_a_lock_is_read_from_fdinfo() {
+        assert_eq!(
+            locker("lock:\t1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF"),
+            Some(4711)
+        );
+        assert_eq!(
+            locker("lock:\t1: POSIX  ADVISORY  WRITE 4711 08:02:1234 0 EOF"),
+            None
+        );
+        assert_eq!(locker("flags:\t0100002"), None);
+    }
 }

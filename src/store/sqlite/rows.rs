@@ -102,9 +102,9 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
     let end = record.end.as_ref();
     let held_by = record.held_by.as_ref().map(json).transpose()?;
     conn.prepare_cached(
-        "INSERT INTO runs (run_id, job, lock, token, trigger, who, reason, tags, repeats, host, boot_id, container, cgroup, oom_kills, pid,
+        "INSERT INTO runs (run_id, job, lock, token, trigger, who, reason, tags, repeats, host, boot_id, container, oom_counters, pid,
              command, cwd, started, outcome, ended, duration_ns, exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note)
-         VALUES (:run_id, :job, :lock, :token, :trigger, :who, :reason, :tags, :repeats, :host, :boot_id, :container, :cgroup, :oom_kills, :pid,
+         VALUES (:run_id, :job, :lock, :token, :trigger, :who, :reason, :tags, :repeats, :host, :boot_id, :container, :oom_counters, :pid,
              :command, :cwd, :started, :outcome, :ended, :duration_ns, :exit_code, :signal, :out_of_memory, :peak_memory_kib, :cpu_ns, :leaked, :end_note, :held_by, :note)
          ON CONFLICT (run_id) DO UPDATE SET
              token = coalesce(excluded.token, token), outcome = excluded.outcome, ended = excluded.ended, duration_ns = excluded.duration_ns,
@@ -126,8 +126,7 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
         ":host": record.host,
         ":boot_id": record.boot_id,
         ":container": record.container,
-        ":cgroup": record.cgroup,
-        ":oom_kills": record.oom_kills.map(signed),
+        ":oom_counters": json(&record.oom_counters)?,
         ":pid": record.pid,
         ":command": join(&record.command),
         ":cwd": record.cwd.as_os_str().as_bytes(),
@@ -309,8 +308,7 @@ fn record(row: &Row<'_>) -> Result<RunRecord> {
         host: row.get("host")?,
         boot_id: row.get("boot_id")?,
         container: row.get("container")?,
-        cgroup: row.get("cgroup")?,
-        oom_kills: unsigned(row, "oom_kills")?,
+        oom_counters: from_json(row, "oom_counters")?,
         pid: row.get("pid")?,
         command: split(&row.get::<_, Vec<u8>>("command")?),
         cwd: PathBuf::from(OsStr::from_bytes(&row.get::<_, Vec<u8>>("cwd")?)),

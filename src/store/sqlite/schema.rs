@@ -45,8 +45,7 @@ CREATE TABLE runs (
     host            TEXT NOT NULL,
     boot_id         TEXT NOT NULL,
     container       TEXT,
-    cgroup          TEXT,
-    oom_kills       INTEGER,
+    oom_counters    TEXT NOT NULL,   -- JSON
     pid             INTEGER NOT NULL,
     command         BLOB NOT NULL,   -- arguments, each ended by a NUL
     cwd             BLOB NOT NULL,

@@ -1,0 +1,36 @@
+//! `joblock rerun`: the same command under the same lock, linked to the run that it repeats. Never "fresh".
+
+use std::env;
+
+use anyhow::Context;
+
+use super::reading::Reading;
+use super::{Setting, run};
+use crate::cli::{Global, RerunArgs};
+use crate::exit;
+use crate::plan::{self, Source};
+
+/// Runs it.
+pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
+    let Some(last) = Reading::open(global)?.one(&args.target)? else {
+        return Ok(exit::OWN_FAILURE);
+    };
+    let setting = Setting::read(global)?;
+    let planned = plan::rerun(
+        args,
+        &last,
+        setting.file.as_ref(),
+        setting.store,
+        &setting.environment,
+    )?;
+    // A command from the history may name files from where it was given; one of the jobs file must not depend on that.
+    if matches!(planned.sources.command, Source::History(_)) {
+        env::set_current_dir(&last.cwd).with_context(|| {
+            format!(
+                "the folder of that run, {}, can't be entered",
+                last.cwd.display()
+            )
+        })?;
+    }
+    run::start(&planned, &setting.environment)
+}

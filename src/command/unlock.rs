@@ -1,0 +1,91 @@
+//! `joblock unlock`: takes a lock away from its holder, and says what is left of it and where.
+
+use anyhow::bail;
+
+use super::reading::{Held, Reading};
+use crate::cli::{Global, UnlockArgs};
+use crate::exit;
+use crate::output::{Page, record, say};
+use crate::store::{Cleared, Holder};
+
+/// Runs it.
+pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
+    let reading = Reading::open_to_request(global)?;
+    let job = args.job.as_str();
+    let Some(held) = reading.held(job)? else {
+        say(format_args!("nobody has the lock of {job}"));
+        return Ok(exit::OK);
+    };
+    let page = Page::of_stdout(reading.now);
+    say(format_args!(
+        "the lock {} is held by {}",
+        held.lock,
+        record::holder(&page, &held.holder)
+    ));
+    reading
+        .store()
+        .revoke(&held.lock, &reading.request(held.token, &args.reason))?;
+    let silent = if reading.look().is_gone(&held.holder) {
+        say("its processes are gone: the next start takes over");
+        None
+    } else {
+        say(
+            "revoked; waiting for its holder to kill the job and let go; ^C ends the waiting, not the revocation",
+        );
+        reading.watch(&held)?
+    };
+    clear(args, &reading, &held.holder)?;
+    match silent {
+        None => {
+            say(format_args!("the lock {} is free", held.lock));
+            Ok(exit::OK)
+        }
+        Some(silent) => Ok(unanswered(&held, silent.as_secs())),
+    }
+}
+
+/// The holder does not answer: whether that frees the lock depends on the store.
+fn unanswered(held: &Held, silent: u64) -> u8 {
+    let Held { holder, ttl, .. } = held;
+    let (host, three) = (&holder.place.host, holder.processes);
+    say(format_args!(
+        "{host} has given no sign of life for {silent} s"
+    ));
+    if ttl.is_some() {
+        say("its lease is over: the next start takes over");
+        return exit::OK;
+    }
+    say(format_args!(
+        "on this store the kernel's lock alone decides: if {host} or its container is gone, the lock is free and the next \
+         start takes over. If not, these processes still have it, end them there: front {}, keeper {}, guard {}",
+        three.front.pid, three.keeper.pid, three.guard.pid
+    ));
+    exit::LOCK_HELD
+}
+
+/// What is left on this machine: named, and with `--kill` ended.
+fn clear(args: &UnlockArgs, reading: &Reading, holder: &Holder) -> anyhow::Result<()> {
+    if !args.kill {
+        let left = reading.left_here(holder);
+        if !left.is_empty() {
+            say(format_args!(
+                "left on this machine: {}; the next start ends them, or `--kill` does now",
+                left.join(", ")
+            ));
+        }
+        return Ok(());
+    }
+    match reading.kill_left_here(holder) {
+        Cleared::Gone { ended: 0 } => say("nothing of it is left on this machine"),
+        Cleared::Gone { ended } => say(format_args!(
+            "ended {ended} of its processes on this machine"
+        )),
+        Cleared::Alive => {
+            say("its own processes are alive on this machine, and end the job themselves");
+        }
+        Cleared::Stuck(left) => {
+            bail!("these can't be ended: {left}; end them as root, or see what they wait for")
+        }
+    }
+    Ok(())
+}

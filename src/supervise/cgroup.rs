@@ -1,0 +1,196 @@
+//! Control groups (cgroups(7)): where this process is, and one of its own for a job, where one can be made.
+//!
+//! A job's cgroup is what finds a process that left its parents, its descriptors and its environment behind. It is made
+//! in the version 2 hierarchy below the caller's own cgroup; where that is not allowed, the job does without.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock::Boot;
+use crate::name::RunId;
+
+/// What /proc says of the calling process.
+pub struct Seen {
+    cgroups: String,
+    mounts: String,
+}
+
+impl Seen {
+    /// Reads it; `None` without /proc.
+    pub fn own() -> Option<Seen> {
+        let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        Some(Seen { cgroups, mounts })
+    }
+
+    /// The folder of the cgroup that counts this process's memory.
+    pub fn memory(&self) -> Option<PathBuf> {
+        // Version 1 first: where its memory controller is mounted, version 2 has none.
+        self.folder(|c| c.split(',').any(|c| c == "memory"), "cgroup", "memory")
+            .or_else(|| self.version_2())
+    }
+
+    /// A container's id: the 64 hexadecimal digits that engines put into the cgroup's path or, where a cgroup namespace
+    /// hides that, into the paths of what they mount.
+    pub fn container(&self) -> Option<String> {
+        [&self.cgroups, &self.mounts]
+            .into_iter()
+            .find_map(|text| container_id(text))
+    }
+
+    fn version_2(&self) -> Option<PathBuf> {
+        self.folder(str::is_empty, "cgroup2", "")
+    }
+
+    fn folder(&self, wanted: impl Fn(&str) -> bool, kind: &str, option: &str) -> Option<PathBuf> {
+        let path = self.cgroups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            wanted(controllers).then_some(path)
+        })?;
+        self.mounts
+            .lines()
+            .find_map(|line| below_mount(line, kind, option, path))
+    }
+}
+
+/// Where `path` of a hierarchy is below the mount that `line` tells of, if that is a mount of it (proc_pid_mountinfo(5)).
+fn below_mount(line: &str, kind: &str, option: &str, path: &str) -> Option<PathBuf> {
+    let (mount, source) = line.split_once(" - ")?;
+    let mount: Vec<&str> = mount.split(' ').collect();
+    let source: Vec<&str> = source.split(' ').collect();
+    let (root, point) = (mount.get(3)?, mount.get(4)?);
+    if source.first() != Some(&kind)
+        || !(option.is_empty() || source.get(2)?.split(',').any(|o| o == option))
+    {
+        return None;
+    }
+    // In a container, the mount's root is the container's own cgroup, and the path may be seen from the host's root.
+    let below = path
+        .strip_prefix(root)
+        .filter(|_| *root != "/")
+        .unwrap_or(path);
+    Some(Path::new(point).join(below.trim_start_matches('/')))
+}
+
+fn container_id(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .find(|word| {
+            word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+        .map(str::to_owned)
+}
+
+/// A job's own cgroup. The value names it; it exists between [`JobCgroup::make`] and [`JobCgroup::remove`].
+#[derive(Debug, Clone)]
+pub struct JobCgroup(PathBuf);
+
+impl JobCgroup {
+    /// The name for the job of `run`; nothing is made yet.
+    pub fn of(run: &RunId, seen: &Seen) -> Option<JobCgroup> {
+        Some(JobCgroup(seen.version_2()?.join(format!("joblock-{run}"))))
+    }
+
+    /// The one that stands in a store as a holder's.
+    pub fn recorded(path: &str) -> JobCgroup {
+        JobCgroup(PathBuf::from(path))
+    }
+
+    /// Its folder, for the store.
+    pub fn path(&self) -> String {
+        self.0.to_string_lossy().into_owned()
+    }
+
+    /// Makes it, and opens its folder for a process to be started in. `None`: not allowed here.
+    pub fn make(&self) -> Option<fs::File> {
+        fs::create_dir(&self.0).ok()?;
+        // Without cgroup.kill (before Linux 5.14) it would be of no use.
+        let folder = fs::File::open(&self.0)
+            .ok()
+            .filter(|_| self.0.join("cgroup.kill").exists());
+        if folder.is_none() {
+            self.remove();
+        }
+        folder
+    }
+
+    /// SIGKILL to every process in it, also to those that are being forked.
+    pub fn kill(&self) {
+        if let Ok(mut kill) = fs::OpenOptions::new()
+            .write(true)
+            .open(self.0.join("cgroup.kill"))
+        {
+            let _ = kill.write_all(b"1");
+        }
+    }
+
+    /// Whether a process is in it, or below it.
+    pub fn is_populated(&self) -> bool {
+        fs::read_to_string(self.0.join("cgroup.events"))
+            .is_ok_and(|events| events.contains("populated 1"))
+    }
+
+    /// Kills and waits until nobody is in it, at most until `deadline`; says whether nobody is.
+    pub fn end(&self, deadline: Boot) -> bool {
+        while self.is_populated() {
+            self.kill();
+            if Boot::now() >= deadline {
+                return false;
+            }
+            // There is nothing to poll that tells of the end of processes which are not one's children.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.remove();
+        true
+    }
+
+    /// Removes it; one that is still populated stays.
+    pub fn remove(&self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn a_container_id_is_found_in_a_cgroup_path() {
+        let id = "3f".repeat(32);
+        assert_eq!(
+            container_id(&format!("0::/system.slice/docker-{id}.scope")),
+            Some(id)
+        );
+        assert_eq!(container_id("0::/user.slice/user-1000.slice"), None);
+    }
+
+    #[rstest]
+    #[case::version_2(
+        "0::/system.slice/cron.service",
+        "31 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+        "/sys/fs/cgroup/system.slice/cron.service"
+    )]
+    #[case::version_1(
+        "4:memory:/jobs\n0::/",
+        "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "/sys/fs/cgroup/memory/jobs"
+    )]
+    #[case::container(
+        "4:memory:/docker/abc",
+        "31 23 0:27 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "/sys/fs/cgroup/memory"
+    )]
+    fn a_cgroup_is_found(#[case] cgroups: &str, #[case] mounts: &str, #[case] expected: &str) {
+        assert_eq!(
+            Seen {
+                cgroups: cgroups.into(),
+                mounts: mounts.into()
+            }
+            .memory(),
+            Some(PathBuf::from(expected))
+        );
+    }
+}

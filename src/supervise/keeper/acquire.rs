@@ -1,0 +1,322 @@
+//! From "asked for" to "granted" or "not run": freshness, a lock that changed its name, contention, waiting.
+
+use crate::clock::{Boot, Wall};
+use crate::exit;
+use crate::output::Page;
+use crate::output::record::holder as holder_text;
+use crate::plan::{Fresh, Wait};
+use crate::schedule::Zone;
+use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query};
+use crate::store::{
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open,
+};
+use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
+use crate::supervise::{process, tree};
+
+use super::Keeper;
+
+/// A success that is dated further in the future than this was dated by a clock that is wrong.
+const FUTURE: i64 = 5 * 60 * 1000;
+
+/// What came of an attempt.
+pub enum Verdict {
+    /// The lock is ours, the row is written.
+    Granted(Box<dyn Store>, Box<dyn Grant>),
+    /// Front exits with this code; the attempt is recorded where that was possible.
+    NotRun(u8),
+}
+
+/// Why the job is not run.
+struct Refusal {
+    code: u8,
+    /// What to record; `None` for a grant that was given back, which has its row.
+    record: Option<(Outcome, Option<Holder>)>,
+    word: Word,
+}
+
+impl Keeper<'_> {
+    /// Asks the store for everything, in the order in which it must be asked.
+    pub fn acquire(&self) -> Verdict {
+        let store = match open(
+            &self.plan.store,
+            Purpose::Run,
+            self.plan.store_id.as_deref(),
+        ) {
+            Ok(store) => store,
+            Err(error) => {
+                self.say(Level::Error, format!("{error}; the job was not started"));
+                return Verdict::NotRun(exit::STORE_UNUSABLE);
+            }
+        };
+        match self.ask(store.as_ref()) {
+            Ok(Ok(grant)) => Verdict::Granted(store, grant),
+            Ok(Err(refusal)) => Verdict::NotRun(self.refuse(store.as_ref(), refusal)),
+            Err(error) => {
+                let word = Word {
+                    level: Level::Error,
+                    text: format!("{error}; the job was not started"),
+                };
+                let refusal = Refusal {
+                    code: exit::STORE_UNUSABLE,
+                    record: Some((Outcome::NotStarted, None)),
+                    word,
+                };
+                Verdict::NotRun(self.refuse(store.as_ref(), refusal))
+            }
+        }
+    }
+
+    fn ask(&self, store: &dyn Store) -> Result<Result<Box<dyn Grant>, Refusal>, StoreError> {
+        if let Some(refusal) = self.other_lock(store)? {
+            return Ok(Err(refusal));
+        }
+        if let Some(word) = self.fresh(store)? {
+            return Ok(Err(Refusal {
+                code: exit::OK,
+                record: Some((Outcome::Fresh, None)),
+                word,
+            }));
+        }
+        let grant = match self.try_lock(store)? {
+            Ok(grant) => grant,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        // Another run may have succeeded between the first look and the grant.
+        if let Some(word) = self.fresh(store)? {
+            grant.release(&not_run(Outcome::Fresh), None)?;
+            return Ok(Err(Refusal {
+                code: exit::OK,
+                record: None,
+                word,
+            }));
+        }
+        Ok(Ok(grant))
+    }
+
+    fn try_lock(&self, store: &dyn Store) -> Result<Result<Box<dyn Grant>, Refusal>, StoreError> {
+        let never = || false;
+        let seen = match store.try_acquire(&self.request(&never), None)? {
+            Attempt::Granted(grant) => return Ok(Ok(grant)),
+            Attempt::Held(seen) => seen,
+        };
+        if let Some(refusal) = self.nested(&seen) {
+            return Ok(Err(refusal));
+        }
+        let until = match self.plan.wait {
+            Wait::No => return Ok(Err(self.held(&seen))),
+            Wait::For(time) => Boot::now() + time,
+            Wait::Forever => Boot(u64::MAX),
+        };
+        self.say(
+            Level::Person,
+            format!("waiting for {}: {}", self.plan.lock, describe(&seen)),
+        );
+        let cancelled = || self.is_cancelled();
+        match store.try_acquire(&self.request(&cancelled), Some(until))? {
+            Attempt::Granted(grant) if self.cancelled.get() => {
+                grant.release(&not_run(Outcome::Cancelled), None)?;
+                Ok(Err(interrupted(None)))
+            }
+            Attempt::Granted(grant) => Ok(Ok(grant)),
+            Attempt::Held(seen) if self.cancelled.get() => {
+                Ok(Err(interrupted(Some((Outcome::Cancelled, seen.holder)))))
+            }
+            Attempt::Held(seen) => Ok(Err(self.held(&seen))),
+        }
+    }
+
+    fn request<'b>(&'b self, interrupted: &'b dyn Fn() -> bool) -> LockRequest<'b> {
+        LockRequest {
+            lock: self.plan.lock.clone(),
+            holder: Holder {
+                since: Wall::now(),
+                ..self.holder.clone()
+            },
+            record: self.record.clone(),
+            ttl: self.plan.ttl,
+            clearing: &self.tree,
+            interrupted,
+        }
+    }
+
+    /// Whether front was interrupted, or is gone.
+    fn is_cancelled(&self) -> bool {
+        if let Received::Message(FrontToKeeper::Cancel(_), _) | Received::Gone =
+            self.front.receive()
+        {
+            self.cancelled.set(true);
+        }
+        self.cancelled.get()
+    }
+
+    fn held(&self, seen: &Observed) -> Refusal {
+        let job = &self.plan.job;
+        let advice = format!(
+            "wait for it with `-w 1h`, see `joblock status {job}`, or end it with `joblock stop {job} --reason TEXT`"
+        );
+        let text = format!(
+            "not started: the lock {} is held by {}; {advice}",
+            self.plan.lock,
+            describe(seen)
+        );
+        Refusal {
+            code: self.plan.conflict_exit_code,
+            record: Some((Outcome::Refused, seen.holder.clone())),
+            word: Word {
+                level: Level::Person,
+                text,
+            },
+        }
+    }
+
+    /// A job that starts itself, however deep, would wait for its own end.
+    fn nested(&self, seen: &Observed) -> Option<Refusal> {
+        let holder = seen.holder.as_ref()?;
+        let is_of_holder = |pid| {
+            process::environment_value(pid, tree::MARK)
+                .is_some_and(|id| id == holder.run_id.as_str())
+        };
+        let front = self.holder.processes.front.pid;
+        let inside = is_of_holder(front)
+            || process::ancestors(front)
+                .iter()
+                .any(|a| is_of_holder(a.id.pid));
+        inside.then(|| Refusal {
+            code: exit::OWN_FAILURE,
+            record: Some((Outcome::NotStarted, Some(holder.clone()))),
+            word: Word {
+                level: Level::Error,
+                text: format!(
+                    "this is inside run {} of {}, which holds the lock {} itself and would wait for ever: \
+                     call the command directly here, or give it a lock of its own with --lock",
+                    holder.run_id.short(),
+                    holder.job,
+                    self.plan.lock
+                ),
+            },
+        })
+    }
+
+    /// Two locks for one job is the incident again.
+    fn other_lock(&self, store: &dyn Store) -> Result<Option<Refusal>, StoreError> {
+        if self.plan.lock_is_declared {
+            return Ok(None);
+        }
+        let query = Query {
+            job: Some(self.plan.job.as_str().into()),
+            limit: Some(1),
+            outcomes: RAN.into(),
+            ..Query::default()
+        };
+        let last = store.runs(&query)?.into_iter().next();
+        Ok(last.filter(|last| last.lock != self.plan.lock).map(|last| Refusal {
+            code: exit::OWN_FAILURE,
+            record: Some((Outcome::NotStarted, None)),
+            word: Word {
+                level: Level::Error,
+                text: format!(
+                    "{job} ran under the lock {was} before, and two locks let two of it run at once: \
+                     give --lock {was}, or set `lock = \"{new}\"` for it in the jobs file, which every start then uses",
+                    job = self.plan.job,
+                    was = last.lock,
+                    new = self.plan.lock
+                ),
+            },
+        }))
+    }
+
+    fn fresh(&self, store: &dyn Store) -> Result<Option<Word>, StoreError> {
+        let Some(Fresh { within }) = self.plan.fresh else {
+            return Ok(None);
+        };
+        let now = Wall::now();
+        let last = store
+            .last_success(self.plan.job.as_str())?
+            .filter(|last| last.0 <= now.0 + FUTURE);
+        let fresh = last.filter(|last| now.since(*last).unwrap_or_default() < within);
+        Ok(fresh.map(|last| Word {
+            level: Level::Person,
+            text: format!("skipped: {} succeeded {}", self.plan.job, page().when(last)),
+        }))
+    }
+
+    fn refuse(&self, store: &dyn Store, refusal: Refusal) -> u8 {
+        let Refusal { code, record, word } = refusal;
+        if let Some((outcome, held_by)) = record {
+            let note = (outcome != Outcome::Refused).then(|| word.text.clone());
+            if let Err(error) = store.attempted(
+                &self.record,
+                &Attempted {
+                    outcome,
+                    held_by,
+                    note,
+                },
+            ) {
+                self.say(
+                    Level::Error,
+                    format!("this attempt could not be recorded: {error}"),
+                );
+            }
+        }
+        self.front.send(&FromKeeper::Say(word), None);
+        code
+    }
+}
+
+/// Front knows the signal, and with it the exit code.
+fn interrupted(record: Option<(Outcome, Option<Holder>)>) -> Refusal {
+    let word = Word {
+        level: Level::Detail,
+        text: "interrupted while it waited for the lock".into(),
+    };
+    Refusal {
+        code: exit::OWN_FAILURE,
+        record,
+        word,
+    }
+}
+
+/// What counts as a run, of all that a history holds.
+const RAN: [Outcome; 9] = [
+    Outcome::Running,
+    Outcome::Succeeded,
+    Outcome::Failed,
+    Outcome::Signaled,
+    Outcome::OomKilled,
+    Outcome::TimedOut,
+    Outcome::Stopped,
+    Outcome::Lost,
+    Outcome::Abandoned,
+];
+
+fn page() -> Page {
+    Page {
+        now: Wall::now(),
+        width: None,
+        colour: false,
+        zone: Zone::Local,
+    }
+}
+
+fn describe(seen: &Observed) -> String {
+    match &seen.holder {
+        Some(holder) => holder_text(&page(), holder),
+        None => "a run that has only just begun or ended".into(),
+    }
+}
+
+/// The end of a grant under which nothing was run.
+fn not_run(outcome: Outcome) -> End {
+    End {
+        outcome,
+        at: Wall::now(),
+        duration: std::time::Duration::ZERO,
+        exit_code: None,
+        signal: None,
+        out_of_memory: OutOfMemory::Unknown,
+        peak_memory_kib: None,
+        cpu: None,
+        leaked: 0,
+        note: None,
+    }
+}

@@ -1,0 +1,384 @@
+//! The only process that does the store's I/O. It may hang on a dead mount and be left behind: guard and front go on.
+//!
+//! It takes the lock, hands its descriptor to the guard, renews, and when the tree is gone and the output is complete it
+//! writes the end and frees the lock. Nobody's signals reach it: it has a session of its own.
+
+mod acquire;
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::memory;
+use super::messages::{
+    Cause, Channel, Deadline, Ended, FromGuard, FromKeeper, FrontToKeeper, Level, Received, Status,
+    ToGuard, Word,
+};
+use super::outcome;
+use super::tail::TailFile;
+use super::timer::Alarm;
+use super::tree::Tree;
+use crate::clock::{Boot, Wall};
+use crate::lease::timing::Timing;
+use crate::name::Token;
+use crate::plan::RunPlan;
+use crate::store::record::{End, RunRecord, Tail};
+use crate::store::{
+    Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
+};
+use acquire::Verdict;
+
+/// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
+const SAVE_LOCALLY: Duration = Duration::from_secs(1);
+
+/// What the keeper has from the fork on.
+pub struct Sides {
+    /// To front.
+    pub front: Channel,
+    /// To the guard.
+    pub guard: Channel,
+    /// What front keeps of the output.
+    pub tail: Option<TailFile>,
+}
+
+/// The keeper before it has a lock.
+pub struct Keeper<'a> {
+    plan: &'a RunPlan,
+    record: RunRecord,
+    holder: Holder,
+    tree: Tree,
+    front: Channel,
+    guard: Channel,
+    tail: Option<TailFile>,
+    cancelled: Cell<bool>,
+}
+
+/// Lives until the end is recorded. Run in a freshly forked process, which must exit after it.
+pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
+    let tree = Tree::new(holder.place.clone());
+    let Sides { front, guard, tail } = sides;
+    let keeper = Keeper {
+        plan,
+        record,
+        holder,
+        tree,
+        front,
+        guard,
+        tail,
+        cancelled: Cell::new(false),
+    };
+    match keeper.acquire() {
+        Verdict::Granted(store, grant) => keeper.hold(store.as_ref(), grant),
+        Verdict::NotRun(code) => {
+            keeper.front.send(&FromKeeper::NotRun { code }, None);
+        }
+    }
+}
+
+/// Writes the end of a run whose keeper is gone. Run in a freshly forked process, as only a keeper does store I/O.
+///
+/// # Errors
+/// If neither the history nor a spool file took it.
+pub fn record_end(
+    plan: &RunPlan,
+    record: &RunRecord,
+    token: Token,
+    ended: &Ended,
+    tail: Option<&TailFile>,
+) -> Result<Recorded, StoreError> {
+    let store = open(&plan.store, Purpose::Run, plan.store_id.as_deref())?;
+    let note = Some("the keeper, joblock's recording process, was killed".to_owned());
+    store.end_of(
+        record,
+        token,
+        &end(record, ended, note),
+        tail.map(TailFile::read).as_ref(),
+    )
+}
+
+fn end(record: &RunRecord, ended: &Ended, note: Option<String>) -> End {
+    outcome::end(ended, memory::verdict(&record.oom_counters), note)
+}
+
+fn deadline(expiry: Expiry) -> Option<Deadline> {
+    match expiry {
+        Expiry::Never => None,
+        Expiry::After { sent, ttl } => {
+            let timing = Timing::of(ttl);
+            Some(Deadline {
+                term: timing.term_at(sent),
+                kill: timing.kill_at(sent),
+                suicide: timing.suicide_at(sent),
+            })
+        }
+    }
+}
+
+impl Keeper<'_> {
+    fn say(&self, level: Level, text: String) {
+        self.front
+            .send(&FromKeeper::Say(Word { level, text }), None);
+    }
+
+    fn hold(self, store: &dyn Store, grant: Box<dyn Grant>) {
+        let token = grant.token();
+        self.front.send(&FromKeeper::Granted(token), None);
+        let start = ToGuard::Start {
+            variables: self.variables(store, token),
+            deadline: deadline(grant.expiry()),
+        };
+        self.guard.send(&start, grant.inherit());
+        let alarm = match Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => {
+                self.say(
+                    Level::Error,
+                    format!("no timer for the heartbeats: {error}"),
+                );
+                return;
+            }
+        };
+        let holding = Holding {
+            timing: Timing::of(self.plan.ttl.unwrap_or(Timing::DEFAULT)),
+            keeper: self,
+            grant,
+            alarm,
+            next_beat: Boot::now(),
+            next_save: Boot::now(),
+            saved: 0,
+            renewing: true,
+            ended: None,
+            note: None,
+            drained: false,
+            front_gone: false,
+            guard_gone: false,
+        };
+        holding.until_the_end();
+    }
+
+    fn variables(&self, store: &dyn Store, token: Token) -> Vec<(String, OsString)> {
+        [
+            ("JOBLOCK_JOB", self.record.job.to_string()),
+            ("JOBLOCK_RUN_ID", self.record.run_id.to_string()),
+            ("JOBLOCK_TOKEN", token.to_string()),
+            ("JOBLOCK_TRIGGER", self.record.trigger.to_string()),
+            ("JOBLOCK_STORE", store.about().url),
+        ]
+        .map(|(name, value)| (name.to_owned(), OsString::from(value)))
+        .into()
+    }
+}
+
+/// The keeper while it has the lock.
+struct Holding<'a> {
+    keeper: Keeper<'a>,
+    grant: Box<dyn Grant>,
+    timing: Timing,
+    alarm: Alarm,
+    next_beat: Boot,
+    next_save: Boot,
+    saved: u64,
+    renewing: bool,
+    ended: Option<Ended>,
+    note: Option<String>,
+    drained: bool,
+    front_gone: bool,
+    guard_gone: bool,
+}
+
+impl Holding<'_> {
+    fn until_the_end(mut self) {
+        self.next_beat = Boot::now() + self.timing.heartbeat();
+        self.next_save = Boot::now() + self.saving();
+        loop {
+            self.hear_guard();
+            self.hear_front();
+            self.stand_in_for_both();
+            if self.ended.is_some() && (self.drained || self.front_gone) {
+                return self.finish();
+            }
+            let now = Boot::now();
+            if now >= self.next_beat {
+                self.beat();
+            }
+            if now >= self.next_save {
+                self.save_tail();
+            }
+            self.sleep();
+        }
+    }
+
+    fn sleep(&self) {
+        self.alarm.set(Some(self.next_beat.min(self.next_save)));
+        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN)];
+        // A socket whose other end is gone would wake poll for ever.
+        if !self.front_gone {
+            fds.push(PollFd::new(&self.keeper.front, PollFlags::IN));
+        }
+        if !self.guard_gone {
+            fds.push(PollFd::new(&self.keeper.guard, PollFlags::IN));
+        }
+        let _ = poll(&mut fds, None);
+    }
+
+    fn hear_guard(&mut self) {
+        while !self.guard_gone {
+            match self.keeper.guard.receive() {
+                Received::Message(FromGuard::Ended(ended), _) => self.ended = Some(ended),
+                Received::Message(_, _) => {}
+                Received::Gone => self.guard_gone = true,
+                Received::Nothing => break,
+            }
+        }
+    }
+
+    fn hear_front(&mut self) {
+        while !self.front_gone {
+            match self.keeper.front.receive() {
+                Received::Message(FrontToKeeper::Drained, _) => self.drained = true,
+                Received::Message(FrontToKeeper::TreeGone(ended), _) => {
+                    self.ended.get_or_insert(ended);
+                }
+                // It came while the lock was being granted: front ends the job, through the guard.
+                Received::Message(FrontToKeeper::Cancel(_), _) => {}
+                Received::Gone => self.front_gone = true,
+                Received::Nothing => break,
+            }
+        }
+    }
+
+    /// With front and guard gone, nobody else is left to end the tree: the lock stays until nothing of it is alive.
+    fn stand_in_for_both(&mut self) {
+        if !(self.front_gone && self.guard_gone && self.ended.is_none()) {
+            return;
+        }
+        if let Cleared::Gone { ended } = self
+            .keeper
+            .tree
+            .end(&self.keeper.holder, self.grant.inherit())
+        {
+            self.ended = Some(Ended {
+                status: Status::Unknown,
+                cause: Some(Cause::GuardGone),
+                duration: Wall::now()
+                    .since(self.keeper.record.started)
+                    .unwrap_or_default(),
+                leaked: ended,
+                peak_memory_kib: 0,
+                cpu: Duration::ZERO,
+            });
+            self.note = Some("front and guard, joblock's own processes, were killed: what was left of the job was ended".into());
+        }
+    }
+
+    fn beat(&mut self) {
+        let mut again = self.timing.heartbeat();
+        if self.renewing {
+            match self.grant.renew() {
+                Ok(Renewal::Renewed) => self.renewed(),
+                Ok(Renewal::Stop(request)) => {
+                    self.renewed();
+                    self.end_job(
+                        Cause::Stop,
+                        format!("stopped by {}: {}", request.by, request.reason),
+                    );
+                }
+                Ok(Renewal::Lost(why)) => {
+                    self.renewing = false;
+                    self.keeper.say(
+                        Level::Error,
+                        format!("the lock is lost ({why}): the job is being killed"),
+                    );
+                    self.end_job(Cause::Lost, why);
+                }
+                Ok(Renewal::Revoked(request)) => {
+                    self.renewing = false;
+                    let why = format!("unlocked by {}: {}", request.by, request.reason);
+                    self.keeper.say(
+                        Level::Error,
+                        format!("the lock was taken away ({why}): the job is being killed"),
+                    );
+                    self.end_job(Cause::Revoked, why);
+                }
+                // Unknown: the guard's deadline stands, and there is time for more tries before it.
+                Err(error) => {
+                    again = self.timing.heartbeat() / 2;
+                    self.keeper
+                        .say(Level::Detail, format!("a heartbeat failed: {error}"));
+                }
+            }
+        }
+        self.next_beat = Boot::now() + again;
+    }
+
+    fn renewed(&mut self) {
+        self.keeper
+            .guard
+            .send(&ToGuard::Renewed(deadline(self.grant.expiry())), None);
+    }
+
+    fn end_job(&mut self, cause: Cause, note: String) {
+        if self.note.is_none() {
+            self.keeper.guard.send(&ToGuard::End(cause), None);
+            self.note = Some(note);
+        }
+    }
+
+    fn saving(&self) -> Duration {
+        match self.grant.expiry() {
+            Expiry::Never => SAVE_LOCALLY,
+            Expiry::After { .. } => self.timing.heartbeat(),
+        }
+    }
+
+    fn save_tail(&mut self) {
+        if let Some(tail) = &self.keeper.tail
+            && tail.total() != self.saved
+        {
+            let tail = tail.read();
+            if self.grant.save_tail(&tail).is_ok() {
+                self.saved = tail.total;
+            }
+        }
+        self.next_save = Boot::now() + self.saving();
+    }
+
+    fn finish(self) {
+        let Holding {
+            keeper,
+            grant,
+            ended,
+            note,
+            ..
+        } = self;
+        let Some(ended) = ended else { return };
+        let end = end(&keeper.record, &ended, note);
+        let tail = keeper
+            .tail
+            .as_ref()
+            .map(TailFile::read)
+            .filter(|tail: &Tail| tail.total > 0);
+        match grant.release(&end, tail.as_ref()) {
+            Ok(Recorded::Stored) => {}
+            Ok(Recorded::Spooled { why, file }) => {
+                keeper.say(Level::Error, spooled(&why, &file.display().to_string()))
+            }
+            Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
+        }
+        keeper.front.send(&FromKeeper::Finished, None);
+    }
+}
+
+/// The words for a record that waits in a spool file.
+pub fn spooled(why: &str, file: &str) -> String {
+    format!(
+        "the history can't be written ({why}): the end of this run waits in {file}, and the next start takes it over"
+    )
+}
+
+/// The words for a record that nobody took.
+pub fn lost_record(why: &str) -> String {
+    format!("the end of this run could NOT be recorded: {why}")
+}

@@ -1,0 +1,306 @@
+//! SIGKILL to front, keeper and guard in every combination, and to the whole session, and SIGSTOP of each for longer
+//! than the lease: there are never two trees, the next start works, and the history tells.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{
+    Finished, Holder, Kind, Running, Store, fixture, process, start, stays, text, wait_until,
+};
+use process::Process;
+use rstest::rstest;
+
+/// Which processes are hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hit {
+    Front,
+    Keeper,
+    Guard,
+    FrontKeeper,
+    FrontGuard,
+    KeeperGuard,
+    All,
+    Session,
+}
+
+impl Hit {
+    fn targets(self, holder: &Holder) -> Vec<Process> {
+        let Holder {
+            front,
+            keeper,
+            guard,
+            ..
+        } = *holder;
+        match self {
+            Hit::Front => vec![front],
+            Hit::Keeper => vec![keeper],
+            Hit::Guard => vec![guard],
+            Hit::FrontKeeper => vec![front, keeper],
+            Hit::FrontGuard => vec![front, guard],
+            Hit::KeeperGuard => vec![keeper, guard],
+            Hit::All => vec![front, keeper, guard],
+            Hit::Session => process::in_session(front.pid),
+        }
+    }
+}
+
+/// A job with a family on a store, and the file where two trees at once would be told.
+struct Trees {
+    store: Store,
+    options: Vec<&'static str>,
+}
+
+impl Trees {
+    fn new(kind: Kind) -> Trees {
+        let mut options = vec!["-k", "0.5"];
+        if kind == Kind::Shared {
+            options.extend(["--ttl", "2s"]);
+        }
+        Trees {
+            store: Store::new(kind),
+            options,
+        }
+    }
+
+    /// `joblock run tree -- tree.sh FAMILY`, in a session of its own.
+    fn command(&self, more: &[&str], family: &str, ready: &str) -> Command {
+        let mut run = self.store.program("setsid");
+        run.args([common::joblock(), "run", "--store", self.store.url()]);
+        run.args(&self.options)
+            .args(more)
+            .args(["tree", "--", &fixture("tree.sh"), family]);
+        run.env("TREE", self.store.file(""))
+            .env("READY", self.store.file(ready));
+        run
+    }
+
+    /// Starts a family and waits until it is complete.
+    #[track_caller]
+    fn grow(&self, family: &str) -> (Running, Holder) {
+        let run = start(&mut self.command(&[], family, "ready-1"));
+        wait_until("the whole family", || self.store.file("ready-1").exists());
+        let holder = Holder::of_front(run.process());
+        (run, holder)
+    }
+
+    /// One that waits for the lock and then has a family of its own.
+    fn wait_behind(&self) -> Running {
+        start(&mut self.command(&["-w", "80"], "alone", "ready-2"))
+    }
+
+    #[track_caller]
+    fn assert_no_overlap(&self) {
+        assert_eq!(text(&self.store.file("overlap")), "", "two trees at once");
+    }
+
+    /// Lets the job that runs now end by itself.
+    fn stop(&self) {
+        fs::write(self.store.file("stop"), "").expect("the stop file");
+    }
+
+    /// Waits until the second family is there, which shows that the first is not, ends it, and reads the history.
+    #[track_caller]
+    fn the_next_start_works(self, next: Running) -> Vec<String> {
+        wait_until("the next tree, or its refusal", || {
+            self.store.file("ready-2").exists() || !next.process().lives()
+        });
+        self.assert_no_overlap();
+        self.stop();
+        next.finish().expect(0);
+        wait_until("the end of every process", || {
+            self.store.marked().is_empty()
+        });
+        self.assert_no_overlap();
+        let outcomes = self.store.outcomes("tree");
+        assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+        assert!(!outcomes.contains(&"running".to_owned()), "{outcomes:?}");
+        assert_eq!(outcomes[1], "succeeded", "{outcomes:?}");
+        outcomes
+    }
+}
+
+#[rstest]
+fn sigkill_never_leaves_two_trees_the_next_start_works_and_the_history_tells(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+    #[values(
+        "alone",
+        "ignores-term",
+        "double-forks",
+        "calls-setsid",
+        "closes-descriptors"
+    )]
+    family: &str,
+    #[values(
+        Hit::Front,
+        Hit::Keeper,
+        Hit::Guard,
+        Hit::FrontKeeper,
+        Hit::FrontGuard,
+        Hit::KeeperGuard,
+        Hit::All,
+        Hit::Session
+    )]
+    hit: Hit,
+) {
+    let trees = Trees::new(kind);
+    let (first, holder) = trees.grow(family);
+    let next = trees.wait_behind();
+    for target in hit.targets(&holder) {
+        target.kill(9);
+    }
+    if hit == Hit::Keeper && kind != Kind::Shared {
+        // The kernel lock has no end and the guard has the descriptor: the job may go on, and goes on being alone.
+        stays("no second tree", Duration::from_millis(300), || {
+            !trees.store.file("ready-2").exists() || !holder.guard.lives()
+        });
+        trees.stop();
+    }
+    let first: Finished = first.finish();
+    let ended_by_itself = hit == Hit::Keeper && kind != Kind::Shared;
+    assert!(ended_by_itself || !first.status.success(), "{first}");
+    let outcomes = trees.the_next_start_works(next);
+    assert!(
+        ended_by_itself || outcomes[0] != "succeeded",
+        "{outcomes:?}"
+    );
+    if hit == Hit::All {
+        assert_eq!(outcomes[0], "abandoned");
+    }
+}
+
+#[test]
+fn status_names_the_three_processes_that_are_there() {
+    for kind in [Kind::Local, Kind::Shared, Kind::Lockfile] {
+        let trees = Trees::new(kind);
+        let (first, seen) = trees.grow("alone");
+        let told = trees.store.holder("tree");
+        assert_eq!(
+            (told.front, told.keeper, told.guard),
+            (seen.front, seen.keeper, seen.guard)
+        );
+        trees.stop();
+        first.finish().expect(0);
+    }
+}
+
+/// Longer than the two second lease that these tests use.
+const BEYOND: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_front_stopped_beyond_the_ttl_costs_nobody_the_lock() {
+    let trees = Trees::new(Kind::Shared);
+    let (first, holder) = trees.grow("alone");
+    let job = holder.guard.children()[0];
+    holder.front.kill(libc::SIGSTOP);
+    wait_until("front is stopped", || holder.front.is_stopped());
+    stays("the job lives", BEYOND, || job.lives());
+    trees.store.sh(&trees.options, "tree", "exit 0").expect(75);
+    holder.front.kill(libc::SIGCONT);
+    trees.stop();
+    first.finish().expect(0);
+    assert_eq!(trees.store.outcomes("tree"), ["succeeded", "refused"]);
+    trees.assert_no_overlap();
+}
+
+#[rstest]
+fn a_keeper_or_guard_stopped_beyond_the_ttl_loses_the_lock_and_the_job_dies_before_another_begins(
+    #[values(
+        "alone",
+        "ignores-term",
+        "double-forks",
+        "calls-setsid",
+        "closes-descriptors"
+    )]
+    family: &str,
+    #[values(
+        Hit::Keeper,
+        Hit::Guard,
+        Hit::FrontKeeper,
+        Hit::FrontGuard,
+        Hit::KeeperGuard,
+        Hit::All
+    )]
+    hit: Hit,
+) {
+    let trees = Trees::new(Kind::Shared);
+    let (first, holder) = trees.grow(family);
+    let job = holder.guard.children()[0];
+    let next = trees.wait_behind();
+    let stopped = hit.targets(&holder);
+    for target in &stopped {
+        target.kill(libc::SIGSTOP);
+    }
+    // No process of joblock that still runs may be needed for this: the guard's own timer does it.
+    wait_until("the job's first process is gone", || !job.lives());
+    trees.assert_no_overlap();
+    for target in &stopped {
+        target.kill(libc::SIGCONT);
+    }
+    let first = first.finish();
+    assert!(!first.status.success(), "{first}");
+    let outcomes = trees.the_next_start_works(next);
+    assert!(
+        ["lost", "abandoned", "signaled"].contains(&outcomes[0].as_str()),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn a_run_that_loses_its_lock_exits_79_and_is_lost_in_the_history() {
+    let trees = Trees::new(Kind::Shared);
+    let (first, holder) = trees.grow("ignores-term");
+    holder.keeper.kill(libc::SIGSTOP);
+    wait_until("the guard has ended the tree", || {
+        holder.guard.children().is_empty()
+    });
+    holder.keeper.kill(libc::SIGCONT);
+    let done = first.finish().expect(79);
+    assert!(done.err().contains("joblock: "), "{done}");
+    assert_eq!(trees.store.outcomes("tree"), ["lost"]);
+}
+
+#[test]
+fn sigstop_and_sigcont_shorter_than_the_lease_change_nothing() {
+    for kind in [Kind::Local, Kind::Lockfile] {
+        let trees = Trees::new(kind);
+        let (first, holder) = trees.grow("alone");
+        for target in Hit::All.targets(&holder) {
+            target.kill(libc::SIGSTOP);
+            wait_until("it is stopped", || target.is_stopped());
+        }
+        trees.store.sh(&[], "tree", "exit 0").expect(75);
+        for target in Hit::All.targets(&holder) {
+            target.kill(libc::SIGCONT);
+        }
+        trees.stop();
+        first.finish().expect(0);
+        assert_eq!(trees.store.outcomes("tree"), ["succeeded", "refused"]);
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
+    // Everything of joblock's is gone, and the job's daemon has closed the lock's descriptor: only its environment tells.
+    for kind in [Kind::Local, Kind::Shared, Kind::Lockfile] {
+        let trees = Trees::new(kind);
+        let (first, holder) = trees.grow("closes-descriptors");
+        for target in Hit::All.targets(&holder) {
+            target.kill(9);
+        }
+        first.finish();
+        trees.stop();
+        wait_until("all but the daemon are gone", || {
+            trees.store.marked().len() == 1
+        });
+        trees.store.sh(&["-w", "20"], "tree", "exit 0").expect(0);
+        assert!(trees.store.marked().is_empty(), "{kind:?}");
+        assert_eq!(
+            trees.store.outcomes("tree"),
+            ["abandoned", "succeeded"],
+            "{kind:?}"
+        );
+    }
+}
