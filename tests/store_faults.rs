@@ -576,7 +576,7 @@ fn torn_slots_of_a_lock_file_cost_no_token() {
         .expect("release");
     let path = folder.0.path().join("job.lock");
     let mut bytes = fs::read(&path).expect("read");
-    bytes[..8192].fill(0xa5);
+    bytes[..4 * 4096].fill(0xa5);
     fs::write(&path, bytes).expect("write");
     assert_eq!(granted(&*folder.lockfile(), &short()).token(), Token(2));
 }

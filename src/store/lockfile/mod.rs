@@ -322,10 +322,10 @@ impl Inner {
         if !file.try_lock().map_err(broken)? {
             return Ok(());
         }
-        let Some((mut side, found)) = side::Side::of(file).map_err(broken)? else {
+        let Some(side) = side::Side::of(file).map_err(broken)? else {
             return Ok(());
         };
-        match found.newest {
+        match side.holders().map_err(broken)?.newest {
             Some(slot) if slot.token == token && slot.owner == *owner && !slot.released => side
                 .write(
                     &Slot {
