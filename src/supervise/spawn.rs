@@ -66,7 +66,7 @@ impl Spawn<'_> {
             own_group: self.own_group,
         };
         // SAFETY: this process has one thread, so its copy is in order; the copy calls system calls only, and ends in them.
-        let Some(pid) = (unsafe { fork_into(self.cgroup) }?) else {
+        let Some(pid) = unsafe { fork_into(self.cgroup) }? else {
             child.run(failed.as_raw_fd())
         };
         drop(failed);
