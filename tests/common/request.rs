@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use joblock::clock::{Boot, Wall};
+use joblock::clock::Wall;
 use joblock::name::RunId;
 use joblock::store::record::{End, OomCounter, OutOfMemory, Outcome, RunRecord, Trigger, Who};
 use joblock::store::{Cleared, Clearing, Holder, LockRequest, Place, ProcessId, Processes};
@@ -134,17 +134,5 @@ pub fn success() -> End {
         cpu: Some(Duration::from_nanos(5)),
         leaked: 1,
         note: Some("well".into()),
-    }
-}
-
-/// Waits for `condition`, half a minute at most.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let until = Boot::now() + Duration::from_secs(30);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Boot::now() < until, "not in 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
