@@ -210,7 +210,7 @@ fn a_store_that_root_used_first_can_be_given_to_a_group() {
     ]);
     assert!(given.status.success(), "{}", text(&given.stderr));
     assert!(
-        text(&given.stdout).contains("gave the folder"),
+        text(&given.stdout).contains("gave it to the group"),
         "{}",
         text(&given.stdout)
     );
@@ -257,4 +257,34 @@ fn an_unknown_group_is_guessed() {
         text(&output.stderr)
     );
     assert!(!place.path("x").exists());
+}
+
+#[test]
+fn links_in_the_folder_lead_nowhere() {
+    let place = Place::new();
+    assert!(
+        place
+            .run(&["init", "--store", "sqlite:g/joblock.db"])
+            .status
+            .success()
+    );
+    for other in ["soft", "hard"] {
+        fs::write(place.path(other), "private").unwrap();
+        fs::set_permissions(place.path(other), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    std::os::unix::fs::symlink(place.path("soft"), place.path("g/joblock.db-soft")).unwrap();
+    fs::hard_link(place.path("hard"), place.path("g/joblock.db-hard")).unwrap();
+    let given = place.run(&[
+        "init",
+        "--group",
+        &gid().to_string(),
+        "--store",
+        "sqlite:g/joblock.db",
+    ]);
+    assert!(given.status.success(), "{}", text(&given.stderr));
+    assert_eq!(
+        (mode(&place.path("soft")), mode(&place.path("hard"))),
+        (0o600, 0o600)
+    );
+    assert_eq!(mode(&place.path("g/joblock.db")), 0o660);
 }

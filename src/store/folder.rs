@@ -3,17 +3,20 @@
 //! A database that root makes under umask 022 is read-only for everybody else. A setgid folder (2770)
 //! keeps what is made in it within the group, and files made there are made 0660.
 
-use std::fs::{self, Metadata, Permissions};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use super::{StoreError, StoreUrl};
 
 /// The bits that make a folder a group's own: setgid, and all rights for the group.
 const GROUP_FOLDER: u32 = 0o2770;
 const GROUP_FILE: u32 = 0o660;
-const MODE_BITS: u32 = 0o7777;
 
 /// A group of users.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,70 +48,50 @@ impl Group {
 /// sentence each. A folder with other things in it is never changed.
 pub fn prepare(url: &StoreUrl, group: Option<&Group>) -> Result<Vec<String>, StoreError> {
     let (folder, name) = match url {
-        StoreUrl::Sqlite { path, .. } => {
-            (path.parent().unwrap_or(Path::new("/")), path.file_name())
-        }
+        StoreUrl::Sqlite { path, .. } => (
+            path.parent().unwrap_or(Path::new("/")),
+            path.file_name().map(OsStr::to_string_lossy),
+        ),
         StoreUrl::Lockfile { directory } => (directory.as_path(), None),
     };
     let broken = |error: io::Error| {
         StoreError::Unusable(format!("{} can't be made ready: {error}", folder.display()))
     };
     let mut did = Vec::new();
-    match fs::metadata(folder) {
-        Ok(meta) if !meta.is_dir() => return Err(broken(io::ErrorKind::NotADirectory.into())),
-        Ok(meta) => {
-            if let Some(group) = group.filter(|g| !belongs_to(&meta, g)) {
-                let own = own_entries(
-                    folder,
-                    name.map(|n| n.to_string_lossy().into_owned()).as_deref(),
-                )
-                .map_err(broken)?;
-                if !own {
-                    return Err(not_ours(folder, group));
-                }
-                hand_over(folder, &meta, group).map_err(broken)?;
-                did.push(format!(
-                    "gave the folder {} to the group {} (mode 2770)",
-                    folder.display(),
-                    group.name
-                ));
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(folder, group).map_err(broken)?;
-            let whose = group.map_or("mode 0750".to_owned(), |g| {
-                format!("mode 2770, group {}", g.name)
-            });
-            did.push(format!("made the folder {} ({whose})", folder.display()));
-        }
-        Err(error) => return Err(broken(error)),
+    if make(folder).map_err(broken)? {
+        did.push(format!("made the folder {}", folder.display()));
     }
-    if let Some(group) = group {
-        let changed = hand_over_entries(
-            folder,
-            name.map(|n| n.to_string_lossy().into_owned()).as_deref(),
-            group,
-        )
-        .map_err(broken)?;
-        if changed > 0 {
-            did.push(format!(
-                "gave {changed} files and folders in it to the group {}",
-                group.name
-            ));
+    let Some(group) = group else { return Ok(did) };
+    let is_wanted = |entry: &str| is_part(entry, name.as_deref());
+    let fd = open_folder(folder).map_err(broken)?;
+    let stat = fs::fstat(&fd).map_err(|e| broken(e.into()))?;
+    if !belongs_to(&stat, group) {
+        if !has_only(&fd, &is_wanted).map_err(broken)? {
+            return Err(not_ours(folder, group));
         }
+        hand_over(&fd, &stat, group).map_err(broken)?;
+        did.push(format!("gave it to the group {} (mode 2770)", group.name));
+    }
+    let changed = hand_over_entries(&fd, &is_wanted, group).map_err(broken)?;
+    if changed > 0 {
+        did.push(format!(
+            "gave {changed} files and folders in it to the group {}",
+            group.name
+        ));
     }
     Ok(did)
 }
 
-fn make(folder: &Path, group: Option<&Group>) -> io::Result<()> {
+/// `false`: it is there.
+fn make(folder: &Path) -> io::Result<bool> {
+    if folder.try_exists()? {
+        return Ok(false);
+    }
     if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
+        std::fs::create_dir_all(parent)?;
     }
-    fs::DirBuilder::new().mode(0o700).create(folder)?;
-    match group {
-        Some(group) => hand_over(folder, &fs::metadata(folder)?, group),
-        None => fs::set_permissions(folder, Permissions::from_mode(0o750)),
-    }
+    std::fs::DirBuilder::new().mode(0o750).create(folder)?;
+    Ok(true)
 }
 
 fn not_ours(folder: &Path, group: &Group) -> StoreError {
@@ -119,31 +102,38 @@ fn not_ours(folder: &Path, group: &Group) -> StoreError {
     ))
 }
 
-fn belongs_to(meta: &Metadata, group: &Group) -> bool {
-    let wanted = if meta.is_dir() {
-        GROUP_FOLDER
-    } else {
-        GROUP_FILE
-    };
+fn belongs_to(stat: &Stat, group: &Group) -> bool {
+    let wanted = mode_for(stat);
     // others' rights are nobody's business here but the administrator's
-    meta.gid() == group.gid && meta.mode() & wanted == wanted
+    stat.st_gid == group.gid && stat.st_mode & wanted == wanted
 }
 
-fn hand_over(path: &Path, meta: &Metadata, group: &Group) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, None, Some(group.gid))?;
-    // after chown, which clears setgid
-    let mode = if meta.is_dir() {
+fn mode_for(stat: &Stat) -> u32 {
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
         GROUP_FOLDER
     } else {
         GROUP_FILE
-    };
-    fs::set_permissions(path, Permissions::from_mode(mode & MODE_BITS))
+    }
 }
 
-/// Nothing lies in `folder` but a store called `name` (`None`: only lock files and a history).
-fn own_entries(folder: &Path, name: Option<&str>) -> io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
-        if !is_part(&entry?.file_name().to_string_lossy(), name) {
+/// By descriptor: a member of the group could put a symbolic link in the place of a name between two looks.
+fn hand_over(fd: &OwnedFd, stat: &Stat, group: &Group) -> io::Result<()> {
+    fs::fchown(fd, None, Some(Gid::from_raw(group.gid)))?;
+    // after chown, which clears setgid
+    fs::fchmod(fd, Mode::from_raw_mode(mode_for(stat)))?;
+    Ok(())
+}
+
+fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(fs::open(folder, flags, Mode::empty())?)
+}
+
+fn has_only(folder: &OwnedFd, is_wanted: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+    for entry in fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        let text = entry.file_name().to_string_lossy();
+        if text != "." && text != ".." && !is_wanted(&text) {
             return Ok(false);
         }
     }
@@ -161,25 +151,36 @@ fn is_part(entry: &str, name: Option<&str>) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
 }
 
-/// How many had to be changed.
-fn hand_over_entries(folder: &Path, name: Option<&str>, group: &Group) -> io::Result<usize> {
+/// How many of what `is_wanted` in `folder`, and of what lies below, had to be changed.
+fn hand_over_entries(
+    folder: &OwnedFd,
+    is_wanted: &dyn Fn(&str) -> bool,
+    group: &Group,
+) -> io::Result<usize> {
     let mut changed = 0;
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::Dir::read_from(folder)? {
         let entry = entry?;
-        if is_part(&entry.file_name().to_string_lossy(), name) {
-            paths.push(entry.path());
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text == "." || text == ".." || !is_wanted(&text) {
+            continue;
         }
-    }
-    while let Some(path) = paths.pop() {
-        let meta = fs::symlink_metadata(&path)?;
-        if meta.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                paths.push(entry?.path());
-            }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match fs::openat(folder, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            // a symbolic link, which is none of the store's, or gone by now, as journals are
+            Err(Errno::LOOP | Errno::NOENT) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let stat = fs::fstat(&fd)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind.is_dir() {
+            changed += hand_over_entries(&fd, &|_| true, group)?;
         }
-        if (meta.is_file() || meta.is_dir()) && !belongs_to(&meta, group) {
-            hand_over(&path, &meta, group)?;
+        // a second name may be that of a file which was never the store's
+        let ours = kind.is_dir() || kind.is_file() && stat.st_nlink == 1;
+        if ours && !belongs_to(&stat, group) {
+            hand_over(&fd, &stat, group)?;
             changed += 1;
         }
     }
