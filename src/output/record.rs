@@ -229,6 +229,7 @@ pub(crate) mod tests {
                 keeper: process(8),
                 guard: process(9),
             },
+            cgroup: None,
             since: ago(200),
         }
     }
