@@ -229,6 +229,7 @@ pub(crate) mod tests {
                 guard: process(9),
             },
             since: ago(200),
+            cgroup: None,
         }
     }
 
