@@ -231,6 +231,7 @@ pub(crate) mod tests {
             },
             cgroup: None,
             since: ago(200),
+            cgroup: None,
         }
     }
 

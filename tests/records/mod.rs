@@ -228,6 +228,7 @@ impl Past {
                 guard: process,
             },
             since: record.started,
+            cgroup: None,
         }
     }
 
