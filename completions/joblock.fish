@@ -159,3 +159,4 @@ complete -c joblock -n "__fish_joblock_using_subcommand stop; and not contains -
 complete -c joblock -n "__fish_joblock_using_subcommand unlock; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
 complete -c joblock -n "__fish_joblock_using_subcommand assert; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
 complete -c joblock -n "__fish_joblock_using_subcommand check; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
+complete -c joblock -n "__fish_seen_subcommand_from completions" -f -a "bash zsh fish"

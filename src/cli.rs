@@ -50,8 +50,8 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub store: Option<OsString>,
-    /// The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
+    /// The jobs file.
+    #[arg(long, help = "The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]", value_name = "FILE", global = true, help_heading = "Global options", value_hint = clap::ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -191,6 +191,10 @@ pub struct RunArgs {
 
 /// What `run` and `rerun` share.
 #[derive(Debug, Clone, Default, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct StartArgs {
     /// Don't wait while the lock is held (the default)
     #[arg(short = 'n', long, help_heading = "The lock")]
@@ -366,8 +370,8 @@ Exit code: 0 the caller runs under a live lock, 1 it does not, 69 that can't be 
 
 Example, in a job's script before each page: joblock assert || exit 1")]
 pub struct AssertArgs {
-    /// The job [default: $JOBLOCK_JOB]
-    #[arg(value_name = "JOB")]
+    /// The job.
+    #[arg(help = "The job [default: $JOBLOCK_JOB]", value_name = "JOB")]
     pub job: Option<JobName>,
 }
 

@@ -3,7 +3,7 @@
 //! Months and years are refused: their length isn't fixed, and humantime's `M` (a month) is one
 //! slipped shift key away from `m` (a minute).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -101,9 +101,10 @@ impl FromStr for Span {
         if trimmed.starts_with('-') {
             return Err(DurationError::Negative(text.to_owned()));
         }
-        let parsed = match plain_seconds(trimmed) {
-            Some(seconds) => seconds.ok_or_else(|| DurationError::TooLong(text.to_owned()))?,
-            None => with_units(trimmed)?,
+        let parsed = if is_plain(trimmed) {
+            seconds(trimmed)?
+        } else {
+            with_units(trimmed)?
         };
         if parsed > LONGEST {
             return Err(DurationError::TooLong(text.to_owned()));
@@ -115,15 +116,18 @@ impl FromStr for Span {
     }
 }
 
-/// `90` or `0.5`. The outer `None`: it is something else; the inner: more seconds than fit.
-fn plain_seconds(text: &str) -> Option<Option<Duration>> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-        && text.bytes().any(|b| b.is_ascii_digit());
-    if !plain || text.bytes().filter(|&b| b == b'.').count() > 1 {
-        return None;
-    }
-    let seconds: f64 = text.parse().ok()?;
-    Some(Duration::try_from_secs_f64(seconds).ok())
+/// `90`, `0.5`.
+fn is_plain(text: &str) -> bool {
+    let dots = text.bytes().filter(|&b| b == b'.').count();
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    digits > 0 && dots <= 1 && digits + dots == text.len()
+}
+
+fn seconds(text: &str) -> Result<Duration, DurationError> {
+    let seconds = text
+        .parse::<f64>()
+        .map_err(|_| DurationError::Malformed(text.to_owned()))?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| DurationError::TooLong(text.to_owned()))
 }
 
 fn with_units(text: &str) -> Result<Duration, DurationError> {
@@ -184,12 +188,12 @@ pub fn text(duration: Duration) -> String {
     let mut out = String::new();
     for (unit, seconds) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
         if rest >= seconds {
-            out += &format!("{}{unit}", rest / seconds);
+            let _ = write!(out, "{}{unit}", rest / seconds);
             rest %= seconds;
         }
     }
     if duration.subsec_millis() > 0 {
-        out += &format!("{}ms", duration.subsec_millis());
+        let _ = write!(out, "{}ms", duration.subsec_millis());
     }
     if out.is_empty() { "0s".to_owned() } else { out }
 }

@@ -12,25 +12,15 @@ use crate::guess::did_you_mean;
 use crate::name::{LockName, RunId};
 use crate::store::record::{Outcome, Query, RunRecord};
 use crate::store::{Holder, Observed, Store, StoreError};
-use crate::supervise::tree::Tree;
 use crate::verdict::TELLING;
 
-/// What this machine can see of a run's processes.
-pub trait Sees {
-    /// Whether any of the holder's own three processes is alive; `None` if that can't be seen from here.
-    fn alive(&self, holder: &Holder) -> Option<bool>;
-}
-
-impl Sees for Tree {
-    fn alive(&self, holder: &Holder) -> Option<bool> {
-        Tree::alive(self, holder)
-    }
-}
+/// Says whether any of a holder's own three processes is alive; `None` if that can't be seen from here.
+pub type Alive = fn(&Holder) -> Option<bool>;
 
 /// A store, looked at from this machine.
 pub struct Look<'a> {
     store: &'a dyn Store,
-    here: &'a dyn Sees,
+    alive: Alive,
 }
 
 /// How many telling runs of a job are read to find its last success.
@@ -38,68 +28,55 @@ const TELLING_LIMIT: usize = 50;
 
 impl<'a> Look<'a> {
     /// At `store`.
-    pub fn new(store: &'a dyn Store, here: &'a dyn Sees) -> Self {
-        Look { store, here }
+    pub fn new(store: &'a dyn Store, alive: Alive) -> Self {
+        Look { store, alive }
     }
 
     /// The rows that `query` asks for, newest first; one whose processes are known to be gone comes as `abandoned`.
-    pub fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
-        self.store
-            .runs(query)?
-            .into_iter()
-            .map(|run| self.settled(run))
-            .collect()
+    pub fn runs(&self, query: Query) -> Result<Vec<RunRecord>, StoreError> {
+        self.store.runs(&Query {
+            alive: Some(self.alive),
+            ..query
+        })
     }
 
     /// The row of one run.
     pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, StoreError> {
-        let found = self.store.by_prefix(id.as_str())?.into_iter().next();
-        found.map(|run| self.settled(run)).transpose()
+        Ok(self.by_prefix(id.as_str())?.into_iter().next())
     }
 
-    fn settled(&self, run: RunRecord) -> Result<RunRecord, StoreError> {
-        if run.outcome != Outcome::Running || !self.is_dead(&run)? {
-            return Ok(run);
-        }
-        // It may have ended between the two looks. A run releases before its processes go, so a lock that
-        // still names it now belongs to no one.
-        let again = self
-            .store
-            .by_prefix(run.run_id.as_str())?
+    /// A look by id knows nothing of processes, one by job and time does.
+    fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
+        let settled = |run: RunRecord| {
+            if !matches!(run.outcome, Outcome::Running | Outcome::Abandoned) {
+                return Ok(run);
+            }
+            let (since, until) = (Some(run.started), Some(Wall(run.started.0 + 1)));
+            let same_moment = self.runs(Query {
+                since,
+                until,
+                ..of(run.job.as_str())
+            })?;
+            Ok(same_moment
+                .into_iter()
+                .find(|other| other.run_id == run.run_id)
+                .unwrap_or(run))
+        };
+        self.store
+            .by_prefix(prefix)?
             .into_iter()
-            .next()
-            .unwrap_or(run);
-        if again.outcome != Outcome::Running || !self.is_dead(&again)? {
-            return Ok(again);
-        }
-        let note = again
-            .note
-            .clone()
-            .unwrap_or_else(|| format!("its processes on {} are gone", again.host));
-        Ok(RunRecord {
-            outcome: Outcome::Abandoned,
-            note: Some(note),
-            ..again
-        })
-    }
-
-    fn is_dead(&self, run: &RunRecord) -> Result<bool, StoreError> {
-        let holder = self
-            .store
-            .inspect(&run.lock)?
-            .holder
-            .filter(|holder| holder.run_id == run.run_id);
-        Ok(holder.is_some_and(|holder| self.here.alive(&holder) == Some(false)))
+            .map(settled)
+            .collect()
     }
 
     /// Whether the processes of `holder` are gone, as far as this machine can see.
     pub fn is_gone(&self, holder: &Holder) -> bool {
-        self.here.alive(holder) == Some(false)
+        (self.alive)(holder) == Some(false)
     }
 
     /// The newest runs of `job` that say something of it, newest first.
     pub fn telling(&self, job: &str) -> Result<Vec<RunRecord>, StoreError> {
-        self.runs(&Query {
+        self.runs(Query {
             outcomes: TELLING.to_vec(),
             limit: Some(TELLING_LIMIT),
             ..of(job)
@@ -108,23 +85,30 @@ impl<'a> Look<'a> {
 
     /// The newest attempt of `job`, whatever became of it.
     pub fn newest(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
-        Ok(self
-            .runs(&Query {
-                limit: Some(1),
-                ..of(job)
-            })?
-            .into_iter()
-            .next())
+        self.newest_with(job, &[])
     }
 
     /// The newest run of `job`; an attempt that was refused or skipped is none.
     pub fn last_run(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
+        self.newest_with(job, &TELLING)
+    }
+
+    /// The newest attempt of `job` that was skipped because it had succeeded.
+    pub fn last_fresh(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
+        self.newest_with(job, &[Outcome::Fresh])
+    }
+
+    fn newest_with(
+        &self,
+        job: &str,
+        outcomes: &[Outcome],
+    ) -> Result<Option<RunRecord>, StoreError> {
         let query = Query {
-            outcomes: TELLING.to_vec(),
+            outcomes: outcomes.to_vec(),
             limit: Some(1),
             ..of(job)
         };
-        Ok(self.runs(&query)?.into_iter().next())
+        Ok(self.runs(query)?.into_iter().next())
     }
 
     /// The lock of `job`: what the jobs file says, else that of its last attempt, else the one of its name.
@@ -199,10 +183,7 @@ impl<'a> Look<'a> {
                 target.as_str()
             );
         };
-        let mut runs = Vec::new();
-        for run in self.store.by_prefix(prefix)? {
-            runs.push(self.settled(run)?);
-        }
+        let mut runs = self.by_prefix(prefix)?;
         match runs.len() {
             0 => bail!(
                 "no run begins with {prefix}, and no job has that name: see `joblock history`"
@@ -237,48 +218,9 @@ mod tests {
     use crate::store::record::{Attempted, End, Tail};
     use crate::store::{About, Attempt, Finding, History, LockRequest, Locks, Recorded, Request};
     use rstest::rstest;
-    use std::sync::Mutex;
 
-    /// Rows and one lock in memory. It can be looked at and nothing else; `ends_at_look` releases the lock and ends
-    /// its run after so many looks at the lock.
-    struct Fake {
-        rows: Mutex<Vec<RunRecord>>,
-        seen: Observed,
-        looks: Mutex<usize>,
-        ends_at_look: usize,
-    }
-
-    impl Fake {
-        fn new(rows: Vec<RunRecord>) -> Self {
-            let seen = Observed {
-                token: Some(Token(1)),
-                holder: Some(holder_of("sync")),
-                seq: 1,
-                heartbeat: None,
-                ttl: None,
-                revoked: None,
-                stopping: None,
-            };
-            Fake {
-                rows: Mutex::new(rows),
-                seen,
-                looks: Mutex::new(0),
-                ends_at_look: usize::MAX,
-            }
-        }
-
-        fn rows(&self) -> Vec<RunRecord> {
-            self.rows.lock().expect("no test panicked").clone()
-        }
-    }
-
-    struct Says(Option<bool>);
-
-    impl Sees for Says {
-        fn alive(&self, _: &Holder) -> Option<bool> {
-            self.0
-        }
-    }
+    /// Rows in memory, to be looked at and nothing else.
+    struct Fake(Vec<RunRecord>);
 
     const NO_WRITER: &str = "a look writes nothing";
 
@@ -287,16 +229,7 @@ mod tests {
             panic!("{NO_WRITER}")
         }
         fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
-            let mut looks = self.looks.lock().expect("no test panicked");
-            *looks += 1;
-            if *looks < self.ends_at_look {
-                return Ok(self.seen.clone());
-            }
-            self.rows.lock().expect("no test panicked")[0].outcome = Outcome::Succeeded;
-            Ok(Observed {
-                holder: None,
-                ..self.seen.clone()
-            })
+            panic!("not asked for")
         }
         fn locks(&self) -> Result<Vec<LockName>, StoreError> {
             panic!("not asked for")
@@ -326,24 +259,34 @@ mod tests {
             panic!("{NO_WRITER}")
         }
         fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
-            let mut rows = self.rows();
+            let mut rows = self.0.clone();
+            let gone = query.alive.and_then(|alive| alive(&holder_of("sync"))) == Some(false);
+            for row in rows
+                .iter_mut()
+                .filter(|r| gone && r.outcome == Outcome::Running)
+            {
+                row.outcome = Outcome::Abandoned;
+            }
             rows.retain(|r| query.job.as_ref().is_none_or(|job| job == r.job.as_str()));
+            rows.retain(|r| query.since.is_none_or(|since| r.started >= since));
+            rows.retain(|r| query.until.is_none_or(|until| r.started < until));
             rows.retain(|r| query.outcomes.is_empty() || query.outcomes.contains(&r.outcome));
             rows.truncate(query.limit.unwrap_or(usize::MAX));
             Ok(rows)
         }
         fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
             Ok(self
-                .rows()
-                .into_iter()
+                .0
+                .iter()
                 .filter(|r| r.run_id.as_str().starts_with(prefix))
+                .cloned()
                 .collect())
         }
         fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {
             panic!("not asked for")
         }
         fn jobs(&self) -> Result<Vec<String>, StoreError> {
-            Ok(self.rows().iter().map(|r| r.job.to_string()).collect())
+            Ok(self.0.iter().map(|r| r.job.to_string()).collect())
         }
         fn tail(&self, _: &RunId) -> Result<Option<Tail>, StoreError> {
             panic!("not asked for")
@@ -367,33 +310,18 @@ mod tests {
         row("sync", holder_of("sync").run_id.as_str(), Outcome::Running)
     }
 
-    #[rstest]
-    #[case::alive(Some(true), Outcome::Running)]
-    #[case::cannot_be_seen(None, Outcome::Running)]
-    #[case::gone(Some(false), Outcome::Abandoned)]
-    fn a_run_whose_processes_are_gone_is_abandoned(
-        #[case] alive: Option<bool>,
-        #[case] outcome: Outcome,
-    ) {
-        let fake = Fake::new(vec![running()]);
-        let alive = Says(alive);
-        let runs = Look::new(&fake, &alive)
-            .runs(&Query::default())
-            .expect("rows");
-        assert_eq!(runs[0].outcome, outcome);
-        assert_eq!(runs[0].note.is_some(), outcome == Outcome::Abandoned);
-    }
-
     #[test]
-    fn a_run_that_ends_between_two_looks_is_not_abandoned() {
-        let fake = Fake {
-            ends_at_look: 2,
-            ..Fake::new(vec![running()])
+    fn a_look_by_id_says_the_same_as_a_look_by_job() {
+        let fake = Fake(vec![running()]);
+        let outcome = |alive: Alive| {
+            let run = Look::new(&fake, alive)
+                .run(&running().run_id)
+                .expect("a row")
+                .expect("it is there");
+            run.outcome
         };
-        let runs = Look::new(&fake, &Says(Some(false)))
-            .runs(&Query::default())
-            .expect("rows");
-        assert_ne!(runs[0].outcome, Outcome::Abandoned);
+        assert_eq!(outcome(|_| Some(true)), Outcome::Running);
+        assert_eq!(outcome(|_| Some(false)), Outcome::Abandoned);
     }
 
     fn found(target: &str) -> Result<Vec<String>, String> {
@@ -403,9 +331,9 @@ mod tests {
             row("decade", "bbbbbb0000000003", Outcome::Refused),
             row("other", "decade0000000004", Outcome::Succeeded),
         ];
-        let fake = Fake::new(rows);
+        let fake = Fake(rows);
         let target: Target = target.parse().expect("a target");
-        match Look::new(&fake, &Says(None)).find(&target, &["nightly"]) {
+        match Look::new(&fake, |_| None).find(&target, &["nightly"]) {
             Ok(Found::One(run)) => Ok(vec![run.run_id.to_string()]),
             Ok(Found::Several(runs)) => Ok(runs.iter().map(|r| r.run_id.to_string()).collect()),
             Err(error) => Err(error.to_string()),

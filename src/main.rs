@@ -54,7 +54,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
 
 fn code_of(verb: &Verb, error: &anyhow::Error) -> u8 {
     let own = mistakes::code_of_mistakes(verb.name());
-    let of_store = own == exit::OWN_FAILURE && error.chain().any(|e| e.is::<StoreError>());
+    let of_store = own == exit::OWN_FAILURE
+        && error
+            .chain()
+            .any(|e| e.downcast_ref::<StoreError>().is_some());
     if of_store { exit::STORE_UNUSABLE } else { own }
 }
 

@@ -13,9 +13,6 @@ use crate::store::record::{Outcome, RunRecord};
 /// How long after its time a job may start before it counts as overdue.
 pub const GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// How much longer than a lease a holder may be silent: hosts' clocks differ a little.
-pub const SILENCE_MARGIN: Duration = Duration::from_secs(60);
-
 /// A start this long before its time was still that start: the scheduler's clock need not be ours.
 const EARLY: Duration = Duration::from_secs(60);
 
@@ -55,10 +52,8 @@ pub struct Facts<'a> {
     pub runs: &'a [RunRecord],
     /// Its newest attempt of any outcome.
     pub newest: Option<&'a RunRecord>,
-    /// The last heartbeat of the run that holds the lock, if one of this job does.
-    pub heartbeat: Option<Wall>,
-    /// How long that holder may be silent.
-    pub silence_limit: Duration,
+    /// Its newest attempt that was skipped because it had succeeded.
+    pub fresh: Option<&'a RunRecord>,
     /// The last time that its schedule asked for it, at least [`GRACE`] ago.
     pub due: Option<Wall>,
     /// Since when that schedule is known to have been there.
@@ -82,13 +77,6 @@ pub enum Cause<'a> {
         run: &'a RunRecord,
         /// The run that goes on now.
         again: Option<&'a RunRecord>,
-    },
-    /// Its holder has stopped sending heartbeats.
-    Silent {
-        /// The run.
-        run: &'a RunRecord,
-        /// When it was last heard of.
-        heartbeat: Wall,
     },
     /// Its schedule asked for it and no run came.
     Overdue {
@@ -133,13 +121,6 @@ pub fn judge<'a>(facts: &Facts<'a>, now: Wall) -> Verdict<'a> {
     };
     let verdict = |health, cause| Verdict { health, cause };
 
-    if let (Some(run), Some(heartbeat)) = (running, facts.heartbeat)
-        && now
-            .since(heartbeat)
-            .is_some_and(|silent| silent > facts.silence_limit)
-    {
-        return verdict(Health::Critical, Cause::Silent { run, heartbeat });
-    }
     if let Some(run) = since_success().find(|run| is_bad(run.outcome)) {
         return verdict(
             Health::Critical,
@@ -202,7 +183,10 @@ fn is_blocked(run: &RunRecord) -> bool {
 fn overdue<'a>(facts: &Facts<'a>) -> Option<Cause<'a>> {
     let due = facts.due?;
     let last = facts.runs.first();
-    if last.is_some_and(|run| covers(run, due)) || facts.newest.is_some_and(|run| covers(run, due))
+    if last
+        .into_iter()
+        .chain(facts.fresh)
+        .any(|run| covers(run, due))
     {
         return None;
     }
@@ -216,7 +200,6 @@ fn overdue<'a>(facts: &Facts<'a>) -> Option<Cause<'a>> {
 fn covers(run: &RunRecord, due: Wall) -> bool {
     let last_sign = match (run.outcome, &run.end) {
         (Outcome::Running, _) => return true,
-        (Outcome::Refused | Outcome::Cancelled, _) => return false,
         (_, Some(end)) => end.at.max(run.started),
         (_, None) => run.started,
     };
@@ -235,8 +218,7 @@ mod tests {
         Facts {
             runs,
             newest: runs.first(),
-            heartbeat: None,
-            silence_limit: Duration::from_secs(105),
+            fresh: None,
             due: None,
             scheduled_since: None,
             time_limit: None,
@@ -288,29 +270,6 @@ mod tests {
         );
     }
 
-    #[rstest]
-    #[case::beats(100, Health::Ok)]
-    #[case::silent(110, Health::Critical)]
-    #[case::from_the_future(-500, Health::Ok)]
-    fn silence(#[case] seconds: i64, #[case] health: Health) {
-        let runs = history(&[Running]);
-        let facts = Facts {
-            heartbeat: Some(ago(seconds)),
-            ..facts(&runs)
-        };
-        assert_eq!(judge(&facts, NOW).health, health);
-    }
-
-    #[test]
-    fn an_old_heartbeat_of_a_run_that_ended_is_no_silence() {
-        let runs = history(&[Succeeded]);
-        let facts = Facts {
-            heartbeat: Some(ago(HOUR)),
-            ..facts(&runs)
-        };
-        assert_eq!(judge(&facts, NOW).health, Health::Ok);
-    }
-
     // The due time is two hours ago; a run takes 30 s.
     #[rstest]
     #[case::started_then(2 * HOUR, Succeeded, Health::Ok)]
@@ -329,9 +288,23 @@ mod tests {
         let facts = Facts {
             due: Some(ago(2 * HOUR)),
             newest: Some(&newest),
+            fresh: (outcome == Fresh).then_some(&newest),
             ..facts(&runs)
         };
         assert_eq!(judge(&facts, NOW).health, health);
+    }
+
+    #[test]
+    fn a_refusal_after_it_was_found_fresh_makes_nothing_overdue() {
+        let (fresh, refused) = (run("sync", 2 * HOUR, Fresh), run("sync", HOUR, Refused));
+        let runs = [run("sync", 3 * HOUR, Succeeded)];
+        let facts = Facts {
+            due: Some(ago(2 * HOUR)),
+            newest: Some(&refused),
+            fresh: Some(&fresh),
+            ..facts(&runs)
+        };
+        assert_eq!(judge(&facts, NOW).health, Health::Ok);
     }
 
     #[test]

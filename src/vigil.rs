@@ -23,9 +23,9 @@ pub fn silence_limit(seen: &Observed) -> Duration {
 /// What a look means for who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// The run has the lock, and has been silent for so long.
-    Holds(Duration),
-    /// It has been silent for longer than it may be.
+    /// The run has the lock.
+    Holds,
+    /// It has, and has been silent for longer than it may be.
     Silent(Duration),
     /// The lock is free, or another run's.
     Over,
@@ -66,7 +66,7 @@ impl Vigil {
         if silent > silence_limit(seen) {
             Sight::Silent(silent)
         } else {
-            Sight::Holds(silent)
+            Sight::Holds
         }
     }
 }
@@ -139,40 +139,25 @@ mod tests {
     fn a_holder_that_beats_is_waited_for_without_end() {
         let mut vigil = vigil();
         for n in 1..1_000 {
-            assert_eq!(
-                vigil.see(&look(7 + n, None), at(n * 40)),
-                Sight::Holds(Duration::ZERO)
-            );
+            assert_eq!(vigil.see(&look(7 + n, None), at(n * 40)), Sight::Holds);
         }
     }
 
     #[test]
     fn silence_is_counted_from_the_last_beat() {
         let mut vigil = vigil();
-        assert_eq!(
-            vigil.see(&look(8, None), at(30)),
-            Sight::Holds(Duration::ZERO)
-        );
-        assert_eq!(
-            vigil.see(&look(8, None), at(75)),
-            Sight::Holds(Duration::from_secs(45))
-        );
+        assert_eq!(vigil.see(&look(8, None), at(30)), Sight::Holds);
+        assert_eq!(vigil.see(&look(8, None), at(75)), Sight::Holds);
         assert_eq!(
             vigil.see(&look(8, None), at(76)),
             Sight::Silent(Duration::from_secs(46))
         );
-        assert_eq!(
-            vigil.see(&look(9, None), at(77)),
-            Sight::Holds(Duration::ZERO)
-        );
+        assert_eq!(vigil.see(&look(9, None), at(77)), Sight::Holds);
     }
 
     #[test]
     fn a_lease_brings_its_own_limit() {
-        assert_eq!(
-            vigil().see(&look(7, Some(2)), at(7)),
-            Sight::Holds(Duration::from_secs(7))
-        );
+        assert_eq!(vigil().see(&look(7, Some(2)), at(7)), Sight::Holds);
         assert_eq!(
             vigil().see(&look(7, Some(2)), at(8)),
             Sight::Silent(Duration::from_secs(8))

@@ -110,8 +110,7 @@ fn text_of_seen(store: &Store) -> String {
 #[test]
 fn ctrl_backslash_ends_job_and_joblock_by_quit() {
     let store = Store::local();
-    let text =
-        r#"exec 2>/dev/null; ulimit -c 0; "$@" sh -c 'touch $READY; exec sleep 1000'; echo the script goes on: $?"#;
+    let text = r#"exec 2>/dev/null; ulimit -c 0; "$@" sh -c 'touch $READY; exec sleep 1000'; echo the script goes on: $?"#;
     let [plain, under] = both_ways(&store, text, CTRL_BACKSLASH);
     assert_eq!(under, plain);
     assert!(under.contains("goes on: 131"), "{under}");

@@ -158,16 +158,15 @@ impl Seen {
         let mut halves = text.splitn(2, |&b| b == b'=');
         let (name, value) = (halves.next().unwrap_or_default(), halves.next());
         self.asks |= name == b"help" || name == b"version";
-        match command
+        let known = command
             .get_arguments()
-            .find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name))
-        {
-            Some(known) => usize::from(value.is_none() && takes_value(known)),
-            None => {
-                self.note_foreign(name, LONG);
-                0
-            }
+            .find(|a| a.get_long().is_some_and(|l| l.as_bytes() == name));
+        if known.is_none() {
+            self.note_foreign(name, LONG);
         }
+        known.map_or(0, |known| {
+            usize::from(value.is_none() && takes_value(known))
+        })
     }
 
     /// How many more arguments the last of a cluster of short options takes.

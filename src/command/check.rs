@@ -11,8 +11,7 @@ use crate::exit;
 use crate::look::Look;
 use crate::output::check::{CheckJson, Checked, exit_code, line, unknown, worst};
 use crate::output::{Page, json, print};
-use crate::verdict::{Facts, GRACE, SILENCE_MARGIN, judge};
-use crate::vigil::silence_limit;
+use crate::verdict::{Facts, GRACE, judge};
 
 /// Runs it.
 pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<u8> {
@@ -68,16 +67,12 @@ fn check_one(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<Ch
     let declared = reading.job(job);
     let runs = look.telling(job)?;
     let newest = look.newest(job)?;
-    let seen = look.lock(&reading.lock_of(job)?)?;
-    let held = seen
-        .as_ref()
-        .filter(|s| s.holder.as_ref().is_some_and(|holder| holder.job == job));
+    let fresh = look.last_fresh(job)?;
     let grace_ago = Wall(reading.now.0 - i64::try_from(GRACE.as_millis())?);
     let facts = Facts {
         runs: &runs,
         newest: newest.as_ref(),
-        heartbeat: held.and_then(|s| s.heartbeat),
-        silence_limit: held.map(silence_limit).unwrap_or_default() + SILENCE_MARGIN,
+        fresh: fresh.as_ref(),
         due: declared
             .and_then(|j| j.schedule.as_ref())
             .and_then(|at| at.value.previous_due(grace_ago)),

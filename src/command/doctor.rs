@@ -34,7 +34,7 @@ fn examine(global: &Global, findings: &mut Vec<Finding>) -> Option<About> {
             level,
             what: what.to_owned(),
             detail,
-        })
+        });
     };
     let setting = match Setting::read(global) {
         Ok(setting) => setting,

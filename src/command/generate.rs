@@ -12,7 +12,8 @@ use anyhow::Context;
 use super::jobs_file;
 use crate::cli::{Generate, GenerateArgs, Global};
 use crate::exit;
-use crate::plan::Environment;
+use crate::plan::{self, Environment};
+use crate::store::{self, Purpose};
 
 /// Makes what is asked for.
 pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<u8> {
@@ -58,8 +59,16 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<u8> {
 fn job_names(global: &Global) -> BTreeSet<String> {
     let environment = Environment::read();
     let file = jobs_file(global, &environment).ok().flatten();
-    file.iter()
+    let mut names: BTreeSet<String> = file
+        .iter()
         .flat_map(|f| f.jobs.keys())
         .map(ToString::to_string)
-        .collect()
+        .collect();
+    let located = plan::locate_store(global.store.as_deref(), file.as_ref(), &environment);
+    if let Ok(located) = located
+        && let Ok(store) = store::open(&located.url, Purpose::Read, located.pinned.as_deref())
+    {
+        names.extend(store.jobs().unwrap_or_default());
+    }
+    names
 }

@@ -8,7 +8,6 @@ use crate::exit;
 use crate::output::history::{HistoryJson, text};
 use crate::output::{Page, json, print, say};
 use crate::store::record::Query;
-use crate::supervise::tree::alive_here;
 
 /// Runs it.
 pub fn run(args: &HistoryArgs, global: &Global) -> anyhow::Result<u8> {
@@ -17,7 +16,7 @@ pub fn run(args: &HistoryArgs, global: &Global) -> anyhow::Result<u8> {
     if let Some(job) = &args.job {
         look.known(job.as_str(), &reading.declared())?;
     }
-    let runs = look.runs(&query(args, &reading))?;
+    let runs = look.runs(query(args, &reading))?;
     if args.json {
         print(json::document(HistoryJson::new(&runs))?.as_bytes())?;
         return Ok(exit::OK);
@@ -38,6 +37,6 @@ fn query(args: &HistoryArgs, reading: &Reading) -> Query {
         outcomes: args.outcomes.clone(),
         host: args.host.clone(),
         trigger: args.trigger,
-        alive: Some(alive_here),
+        ..Query::default()
     }
 }

@@ -75,9 +75,9 @@ pub fn refuse_private_store(
 /// Asked of the nearest folder that is there: the store itself may not have been created yet.
 fn is_on_overlay(path: &Path) -> bool {
     /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
-    const OVERLAY: i64 = 0x794c_7630;
+    const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
     let kind = path
         .ancestors()
         .find_map(|folder| rustix::fs::statfs(folder).ok());
-    kind.is_some_and(|fs| i64::try_from(fs.f_type) == Ok(OVERLAY))
+    kind.is_some_and(|fs| fs.f_type == OVERLAY)
 }

@@ -93,7 +93,9 @@ impl Reading {
 
     /// A look at it from here.
     pub fn look(&self) -> Look<'_> {
-        Look::new(&*self.store, &self.tree)
+        Look::new(&*self.store, |holder| {
+            Tree::new(Place::here()).alive(holder)
+        })
     }
 
     /// The names of the jobs file's jobs.
@@ -180,8 +182,9 @@ impl Reading {
         }
     }
 
-    /// Waits until the run that holds `held` has let go, or no longer answers.
-    pub fn watch(&self, held: &Held) -> anyhow::Result<Sight> {
+    /// Waits until the run that holds `held` has let go; if its holder no longer answers, no longer than that: the
+    /// answer is how long it has been silent then.
+    pub fn watch(&self, held: &Held) -> anyhow::Result<Option<Duration>> {
         let mut vigil = Vigil::new(held.holder.run_id.clone(), held.seq, Boot::now());
         loop {
             let now = Boot::now();
@@ -190,10 +193,11 @@ impl Reading {
                 .inspect(&held.lock)
                 .context("can't see what became of the request")?;
             match vigil.see(&seen, now) {
-                Sight::Holds(_) if !self.look().is_gone(&held.holder) => sleep(LOOK),
-                // Its processes are gone without a release: nothing of it runs.
-                Sight::Holds(_) => return Ok(Sight::Over),
-                end => return Ok(end),
+                Sight::Over => return Ok(None),
+                Sight::Silent(silent) => return Ok(Some(silent)),
+                // Gone without a release: nothing of it runs.
+                Sight::Holds if self.look().is_gone(&held.holder) => return Ok(None),
+                Sight::Holds => sleep(LOOK),
             }
         }
     }

@@ -7,7 +7,6 @@ use crate::cli::{Global, StopArgs};
 use crate::exit;
 use crate::output::record::outcome;
 use crate::output::{Page, record, say};
-use crate::vigil::Sight;
 
 /// Runs it.
 pub fn run(args: &StopArgs, global: &Global) -> anyhow::Result<u8> {
@@ -41,7 +40,7 @@ pub fn run(args: &StopArgs, global: &Global) -> anyhow::Result<u8> {
     ));
     say("waiting for its end; ^C ends the waiting, not the request");
     match reading.watch(&held)? {
-        Sight::Over => {
+        None => {
             let run = reading.look().run(&holder.run_id)?;
             let how = run.as_ref().map_or_else(|| "over".to_owned(), outcome);
             say(format_args!(
@@ -50,7 +49,7 @@ pub fn run(args: &StopArgs, global: &Global) -> anyhow::Result<u8> {
             ));
             Ok(exit::OK)
         }
-        Sight::Silent(silent) | Sight::Holds(silent) => bail!(
+        Some(silent) => bail!(
             "{} on {} has given no sign of life for {} s: the request stays in place. If that host is gone, \
              take the lock away: joblock unlock {job} --reason TEXT",
             holder.run_id.short(),

@@ -7,7 +7,6 @@ use crate::cli::{Global, UnlockArgs};
 use crate::exit;
 use crate::output::{Page, record, say};
 use crate::store::{Cleared, Holder};
-use crate::vigil::Sight;
 
 /// Runs it.
 pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
@@ -26,9 +25,9 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
     reading
         .store()
         .revoke(&held.lock, &reading.request(held.token, &args.reason))?;
-    let sight = if reading.look().is_gone(&held.holder) {
+    let silent = if reading.look().is_gone(&held.holder) {
         say("its processes are gone: the next start takes over");
-        Sight::Over
+        None
     } else {
         say(
             "revoked; waiting for its holder to kill the job and let go; ^C ends the waiting, not the revocation",
@@ -36,12 +35,12 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
         reading.watch(&held)?
     };
     clear(args, &reading, &held.holder)?;
-    match sight {
-        Sight::Over => {
+    match silent {
+        None => {
             say(format_args!("the lock {} is free", held.lock));
             Ok(exit::OK)
         }
-        Sight::Silent(silent) | Sight::Holds(silent) => Ok(unanswered(&held, silent.as_secs())),
+        Some(silent) => Ok(unanswered(&held, silent.as_secs())),
     }
 }
 
@@ -82,7 +81,7 @@ fn clear(args: &UnlockArgs, reading: &Reading, holder: &Holder) -> anyhow::Resul
             "ended {ended} of its processes on this machine"
         )),
         Cleared::Alive => {
-            say("its own processes are alive on this machine, and end the job themselves")
+            say("its own processes are alive on this machine, and end the job themselves");
         }
         Cleared::Stuck(left) => {
             bail!("these can't be ended: {left}; end them as root, or see what they wait for")

@@ -236,8 +236,9 @@ struct Source<'t> {
 
 impl Source<'_> {
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        1 + before.iter().filter(|&&b| b == b'\n').count()
+        1 + self.text[..span.start.min(self.text.len())]
+            .matches('\n')
+            .count()
     }
 
     fn wrong(&self, span: &Range<usize>, message: impl fmt::Display) -> ConfigError {

@@ -7,6 +7,7 @@ use super::record::{ended, outcome};
 use super::text::visible;
 use super::time::{about, took};
 use crate::exit;
+use crate::store::record::Outcome;
 use crate::verdict::{Cause, Health, Verdict};
 
 /// One job's part of the answer.
@@ -40,19 +41,12 @@ fn words(page: &Page, cause: &Cause<'_>) -> String {
             let again = again
                 .map(|r| format!(", runs again since {}", page.when(r.started)))
                 .unwrap_or_default();
-            format!(
-                "{} {} on {}{again}",
-                outcome(run),
-                page.distance(ended(run)),
-                run.host
-            )
-        }
-        Cause::Silent { run, heartbeat } => {
-            format!(
-                "runs on {} but was last heard of {}",
-                run.host,
-                page.distance(*heartbeat)
-            )
+            let when = match run.outcome {
+                // Nobody knows when its processes went.
+                Outcome::Abandoned => format!(", begun {},", page.distance(run.started)),
+                _ => format!(" {}", page.distance(ended(run))),
+            };
+            format!("{}{when} on {}{again}", outcome(run), run.host)
         }
         Cause::Overdue { due, last: None } => {
             format!("was due {} and has never run", page.when(*due))
@@ -188,7 +182,6 @@ impl<'a> CheckJson<'a> {
 mod tests {
     use super::*;
     use crate::output::record::tests::{ago, page, run};
-    use crate::store::record::Outcome;
     use std::time::Duration;
 
     fn checked(job: &str, health: Health, cause: Cause<'_>) -> Checked {
@@ -220,6 +213,20 @@ mod tests {
              | jobs=3 warning=1 critical=1\n"
         );
         assert_eq!(exit_code(worst(&all)), 2);
+    }
+
+    #[test]
+    fn nobody_knows_when_an_abandoned_run_ended() {
+        let mut run = run("sync", 750, Outcome::Abandoned);
+        run.end = None;
+        let cause = Cause::Broken {
+            run: &run,
+            again: None,
+        };
+        assert_eq!(
+            checked("sync", Health::Critical, cause).text,
+            "abandoned, begun 12 min ago, on green"
+        );
     }
 
     #[test]

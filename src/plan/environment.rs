@@ -10,6 +10,10 @@ pub const SYSTEM_FOLDER: &str = "/var/lib/joblock";
 
 /// The surroundings of this process. [`Default`] is a place that says nothing, for tests.
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an answer of its own, not a state"
+)]
 pub struct Environment {
     /// `$JOBLOCK_STORE`.
     pub store: Option<OsString>,
@@ -67,7 +71,7 @@ impl Environment {
     }
 }
 
-/// Ends where /proc doesn't tell: at the namespace's PID 1, or at another user's process under hidepid.
+/// Ends where /proc doesn't tell: at the namespace's PID 1, or at another user's process under `hidepid`.
 fn ancestors() -> Vec<String> {
     // More generations than this above a job are a loop of reused pids.
     const MOST: usize = 64;
@@ -86,7 +90,7 @@ fn ancestors() -> Vec<String> {
     names
 }
 
-/// Fields 2 and 4 of proc_pid_stat(5). The name stands in parentheses and may contain some itself.
+/// Fields 2 and 4 of `proc_pid_stat(5)`. The name stands in parentheses and may contain some itself.
 fn name_and_parent(stat: &[u8]) -> Option<(String, Option<rustix::process::Pid>)> {
     let open = stat.iter().position(|&b| b == b'(')?;
     let close = stat.iter().rposition(|&b| b == b')')?;
@@ -104,7 +108,7 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let (name, parent) = name_and_parent(b"7 (a) b (c)) S 42 7 7 0").unwrap();
         assert_eq!(
-            (name.as_str(), parent.map(|p| p.as_raw_pid())),
+            (name.as_str(), parent.map(rustix::process::Pid::as_raw_pid)),
             ("a) b (c)", Some(42))
         );
     }

@@ -63,10 +63,8 @@ pub fn open(
         StoreUrl::Sqlite { path, shared } => {
             Box::new(sqlite::SqliteStore::open(path, *shared, purpose)?)
         }
-        StoreUrl::Lockfile { .. } => {
-            return Err(StoreError::Unusable(
-                "lockfile: stores come with the next commit".into(),
-            ));
+        StoreUrl::Lockfile { directory } => {
+            Box::new(lockfile::LockfileStore::open(directory, purpose)?)
         }
     };
     let about = store.about();

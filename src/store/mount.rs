@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::StatFs;
 
@@ -35,7 +36,7 @@ fn is_local_kind(found: &StatFs) -> bool {
     [EXT, XFS, BTRFS, ZFS, TMPFS, OVERLAY, F2FS].contains(&magic)
 }
 
-/// One line of proc_pid_mountinfo(5).
+/// One line of `proc_pid_mountinfo(5)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// Where.
@@ -51,6 +52,55 @@ impl Mount {
     pub fn has(&self, option: &str) -> bool {
         self.options.split(',').any(|o| o == option)
     }
+
+    /// Why locks of one kind are known not to reach other clients of this mount: `flock` (flock(2)) or `posix` (fcntl(2)).
+    pub fn lie(&self, locks: &str) -> Option<String> {
+        let option = [
+            "nolock".to_owned(),
+            format!("local_lock={locks}"),
+            "local_lock=all".to_owned(),
+        ]
+        .into_iter()
+        .find(|o| self.has(o))?;
+        self.kind.starts_with("nfs").then(|| {
+            format!(
+                "{} is mounted with {option}: locks don't reach other machines, mount it without",
+                self.point.display()
+            )
+        })
+    }
+
+    /// The lease of an NFS version 4 server, after which it may give a silent client's locks away; `None`: not such a mount.
+    pub fn server_lease(&self) -> Option<Duration> {
+        let version_4 =
+            self.kind == "nfs4" || self.options.split(',').any(|o| o.starts_with("vers=4"));
+        if !self.kind.starts_with("nfs") || !version_4 {
+            return None;
+        }
+        let stats = fs::read_to_string("/proc/self/mountstats").unwrap_or_default();
+        Some(lease_in(&stats, &self.point).unwrap_or(SHORT_LEASE))
+    }
+}
+
+/// The lease to go by where the kernel does not tell the server's: shorter than any in use but on test servers.
+const SHORT_LEASE: Duration = Duration::from_secs(30);
+
+/// `lease_time=` in seconds, in the part of /proc/self/mountstats that is about `point`.
+fn lease_in(mountstats: &str, point: &Path) -> Option<Duration> {
+    let begins = |line: &&str| line.starts_with("device ");
+    let ours = format!(" mounted on {} with ", point.display());
+    let mut lines = mountstats
+        .lines()
+        .skip_while(|line| !(begins(line) && line.contains(&ours)));
+    lines.next()?;
+    let mut fields = lines
+        .take_while(|line| !begins(line))
+        .flat_map(|line| line.split([',', ' ', '\t']));
+    let seconds = fields
+        .find_map(|field| field.strip_prefix("lease_time="))?
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The mount that `path` lies on, after links are followed; `None` if `/proc` does not tell.
@@ -110,5 +160,46 @@ mod tests {
         let nfs = find(TABLE, Path::new("/mnt/a b/c")).expect("a mount");
         assert_eq!(nfs.kind, "nfs4");
         assert!(nfs.has("local_lock=none") && nfs.has("nosuid") && !nfs.has("nolock"));
+    }
+
+    #[test]
+    fn mounts_that_lie_are_known() {
+        let mount = |kind: &str, options: &str| Mount {
+            point: "/m".into(),
+            kind: kind.into(),
+            options: options.into(),
+        };
+        assert!(
+            mount("nfs", "rw,vers=3,local_lock=flock")
+                .lie("flock")
+                .is_some()
+        );
+        assert!(
+            mount("nfs", "rw,vers=3,local_lock=flock")
+                .lie("posix")
+                .is_none()
+        );
+        assert!(
+            mount("nfs", "rw,vers=3,nolock,local_lock=all")
+                .lie("posix")
+                .is_some()
+        );
+        assert!(mount("nfs4", "rw,local_lock=none").lie("flock").is_none());
+    }
+
+    #[test]
+    fn the_servers_lease_is_read() {
+        let stats = "device /dev/vda mounted on / with fstype ext4\n\
+            device srv:/x mounted on /other with fstype nfs4 statvers=1.1\n\tnfsv4:\tbm0=0xf,lease_time=10,lease_expired=0\n\
+            device srv:/data mounted on /mnt with fstype nfs4 statvers=1.1\n\tcaps:\tcaps=0x3\n\tnfsv4:\tbm0=0xf,sessions,lease_time=90,lease_expired=0\n";
+        assert_eq!(
+            lease_in(stats, Path::new("/mnt")),
+            Some(Duration::from_secs(90))
+        );
+        assert_eq!(
+            lease_in(stats, Path::new("/other")),
+            Some(Duration::from_secs(10))
+        );
+        assert_eq!(lease_in(stats, Path::new("/")), None);
     }
 }

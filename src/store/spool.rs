@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lockfile::file;
 use super::record::{RunRecord, Tail};
+use super::{Recorded, StoreError};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,44 @@ impl Spool {
         Ok(path)
     }
 
+    /// Spools `record` if the database did not take it, else calls `fold`: this process is through with what matters, and the next
+    /// start need not do it. A record that the database took after all is folded in without harm.
+    pub fn instead(
+        &self,
+        written: Result<(), StoreError>,
+        record: &RunRecord,
+        tail: Option<&Tail>,
+        fold: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<Recorded, StoreError> {
+        let Err(why) = written else {
+            // what can't be folded in now stays for the next one
+            let _ = fold();
+            return Ok(Recorded::Stored);
+        };
+        match self.write(&Entry::new(record.clone(), tail)) {
+            Ok(file) => Ok(Recorded::Spooled {
+                why: why.to_string(),
+                file,
+            }),
+            Err(_) => Err(why),
+        }
+    }
+
+    /// Has `write` store what is there, and removes it then.
+    pub fn fold(
+        &self,
+        write: impl FnOnce(&[Entry]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (paths, entries): (Vec<_>, Vec<_>) = self.entries().into_iter().unzip();
+        if !entries.is_empty() {
+            write(&entries)?;
+            for path in paths {
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
+    }
+
     /// What is there. A file that can't be read or understood is left for somebody who can.
     pub fn entries(&self) -> Vec<(PathBuf, Entry)> {
         let Ok(folder) = fs::read_dir(&self.folder) else {
@@ -84,11 +123,4 @@ impl Spool {
 
 fn read(path: &Path) -> Option<Entry> {
     serde_json::from_reader(io::BufReader::new(file::open(path, false, false).ok()?)).ok()
-}
-
-/// Removes what was folded in.
-pub fn remove(files: impl IntoIterator<Item = PathBuf>) {
-    for path in files {
-        let _ = fs::remove_file(path);
-    }
 }

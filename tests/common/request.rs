@@ -113,6 +113,7 @@ pub fn request<'a>(job: &str, clearing: &'a dyn Clearing) -> LockRequest<'a> {
         record,
         ttl: None,
         clearing,
+        interrupted: &|| false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! A store with a past, made through the library, for tests of the commands that read it.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -176,7 +178,7 @@ impl Past {
     }
 
     /// A record of an attempt of `job`, as it stands before anything has happened.
-    pub fn record(&self, job: &str, went: &Went) -> RunRecord {
+    pub fn record(job: &str, went: &Went) -> RunRecord {
         let job: JobName = job.parse().expect("a name");
         RunRecord {
             run_id: RunId::random(),
@@ -241,12 +243,23 @@ impl Past {
         went: &Went,
         process: ProcessId,
     ) -> (RunRecord, Box<dyn Grant>) {
-        let record = self.record(job, went);
+        self.begin_with(job, went, process, None)
+    }
+
+    /// The same, with a TTL of its own.
+    pub fn begin_with(
+        &self,
+        job: &str,
+        went: &Went,
+        process: ProcessId,
+        ttl: Option<Duration>,
+    ) -> (RunRecord, Box<dyn Grant>) {
+        let record = Self::record(job, went);
         let request = LockRequest {
             lock: record.lock.clone(),
             holder: Self::holder(&record, process),
             record: record.clone(),
-            ttl: None,
+            ttl,
             clearing: &Tidy,
             interrupted: &|| false,
         };
@@ -264,6 +277,14 @@ impl Past {
             ),
             Attempt::Held(seen) => panic!("{job} is held: {seen:?}"),
         }
+    }
+
+    /// A process that is gone.
+    pub fn gone() -> ProcessId {
+        let mut child = Command::new("true").spawn().expect("true");
+        let gone = process::identify(i32::try_from(child.id()).expect("a pid"));
+        child.wait().expect("it ends");
+        gone
     }
 
     /// The end that `went` names.
@@ -297,7 +318,7 @@ impl Past {
 
     /// An attempt that did not run; the lock was held by `holder`.
     pub fn attempted(&self, job: &str, went: &Went, held_by: Option<Holder>) -> RunRecord {
-        let record = self.record(job, went);
+        let record = Self::record(job, went);
         let attempted = Attempted {
             outcome: went.outcome,
             held_by,

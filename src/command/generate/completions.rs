@@ -112,16 +112,21 @@ _joblock_job_names() {
 
 /// fish asks every rule that holds: one more says where jobs stand.
 fn fish(script: &str) -> String {
-    let mut out = script.to_owned();
-    out +=
-        "\n# The names of jobs, from the jobs file and the store, up to the `--` of a command.\n";
-    for verb in TAKE_JOBS {
-        out += &format!(
+    let jobs = TAKE_JOBS.iter().map(|verb| {
+        format!(
             "complete -c joblock -n \"__fish_joblock_using_subcommand {verb}; and not contains -- -- (commandline -opc)\" \
              -f -a \"(joblock generate jobs 2>/dev/null)\"\n"
-        );
-    }
-    out
+        )
+    });
+    let heading =
+        "\n# The names of jobs, from the jobs file and the store, up to the `--` of a command.\n";
+    let shells = "complete -c joblock -n \"__fish_seen_subcommand_from completions\" -f -a \"bash zsh fish\"\n";
+    [script, heading]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(jobs)
+        .chain([shells.to_owned()])
+        .collect()
 }
 
 #[cfg(test)]

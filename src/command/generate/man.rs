@@ -102,11 +102,8 @@ fn verb_page(verb: &Command) -> io::Result<Vec<u8>> {
             Some(codes) => ("EXIT STATUS", codes),
             None => ("NOTES", *note),
         };
-        text += &format!(
-            "{}{}\n",
-            heading(section),
-            escaped(&note.replace('\n', " "))
-        );
+        text += &heading(section);
+        text += &paragraph(&note.replace('\n', " "));
     }
     for example in examples {
         let (_, lines) = example.split_once(':').unwrap_or(("", example));
@@ -204,11 +201,8 @@ fn exit_status() -> String {
     for (code, what) in codes {
         text += &entry(&code, what);
     }
-    text += &format!(
-        ".PP\n{}\n",
-        escaped(
-            "joblock check exits as monitoring plugins do: 0 ok, 1 warning, 2 critical, 3 unknown. joblock assert: 0 under a live lock, 1 not, 69 unknown."
-        )
+    text += &paragraph(
+        "joblock check exits as monitoring plugins do: 0 ok, 1 warning, 2 critical, 3 unknown. joblock assert: 0 under a live lock, 1 not, 69 unknown.",
     );
     text
 }
@@ -293,7 +287,7 @@ fn examples() -> String {
         ("For a monitoring system:", &["joblock check"]),
     ];
     for (what, lines) in examples {
-        text += &format!(".PP\n{}\n", escaped(what));
+        text += &paragraph(what);
         text += &verbatim(lines);
     }
     text
@@ -307,13 +301,13 @@ fn file_page() -> String {
     text += &heading("NAME");
     text += "joblock.toml \\- the jobs file of joblock\n";
     text += &heading("DESCRIPTION");
-    for paragraph in [
+    for words in [
         "Names each job once, so that cron, an operator and a container's entrypoint say \"joblock run JOB\" and mean the same command under the same lock.",
         "It is the file that --config names, else $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml, which alone may be missing. The format is TOML. An unknown key or a wrong value anywhere is an error, and nothing is started.",
         "An option on the command line wins over the file. Root doesn't read a file that others can write, or that lies in a folder that others can write.",
         "Durations are written 90 (seconds), 0.5, \"90s\", \"15m\", \"26h\", \"7d\", \"1h30m\".",
     ] {
-        text += &format!(".PP\n{}\n", escaped(paragraph));
+        text += &paragraph(words);
     }
     for (title, table) in [
         ("TOP OF THE FILE", keys::TOP),
@@ -322,10 +316,10 @@ fn file_page() -> String {
     ] {
         text += &heading(title);
         for key in table {
-            text += &entry(
-                &format!("{} = {}", key.name, key.example),
-                &format!("{} ({}.)", key.help, key.value),
-            );
+            let mut kind = key.value.to_owned();
+            kind[..1].make_ascii_uppercase();
+            let term = format!("{} = {}", key.name, key.example);
+            text += &entry(&term, &format!("{kind}. {}", key.help));
         }
     }
     text += &heading("EXAMPLES");
@@ -360,6 +354,10 @@ fn heading(title: &str) -> String {
 
 fn entry(term: &str, text: &str) -> String {
     format!(".TP\n\\fB{}\\fR\n{}\n", escaped(term), escaped(text))
+}
+
+fn paragraph(text: &str) -> String {
+    format!(".PP\n{}\n", escaped(text))
 }
 
 fn verbatim(lines: &[&str]) -> String {

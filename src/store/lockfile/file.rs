@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -146,8 +146,7 @@ impl LockFile {
                     let local = mount::is_local(&file)?;
                     let file = if local { file } else { open(path, true, true)? };
                     // dup before the lock is taken; the lock belongs to both, and the low number is closed at once
-                    let file =
-                        File::from(OwnedFd::from(rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?));
+                    let file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?);
                     return Ok(LockFile {
                         path: path.to_owned(),
                         id: id_of(&file)?,

@@ -1,7 +1,358 @@
 //! `lockfile:DIRECTORY`: kernel locks on files, with holder and token inside them. Its parts serve `sqlite:` too.
+//!
+//! The kernel lock on `DIRECTORY/<lock>.lock` is the authority, on NFS together with the server's word. The
+//! file's holder slots give token and holder, and are written in turn with a sync at grant and release.
+//! The history is a database beside them, `history.db`, written at a gate of its own; what it can't take goes to `spool/`.
+//!
+//! A lock file that is deleted or replaced under its holder excludes nobody any more: the holder's next heartbeat says
+//! *lost*. Whoever locks the new file learns from the history that its tokens go on further, and waits
+//! a lease of 45 s before it believes the old holder gone.
+//!
+//! Not guaranteed: anything where the mount's locks don't reach the other machine. NFS mounts that say so are
+//! refused; FUSE mounts can't be told apart.
 
+pub mod attempt;
 pub mod file;
 pub mod gate;
+mod grant;
 pub mod side;
 pub mod slots;
 pub mod wait;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Boot, Wall};
+use crate::lease::timing::Timing;
+use crate::name::{LockName, RunId, Token};
+use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
+use crate::store::spool::Spool;
+use crate::store::sqlite::db::{Db, Make};
+use crate::store::sqlite::locks::{self, LockRow};
+use crate::store::sqlite::{rows, schema};
+use crate::store::{
+    About, Attempt, Finding, History, LockRequest, Locks, Observed, Place, Purpose, Recorded,
+    Request, Store, StoreError, mount, trouble, vanished,
+};
+use file::LockFile;
+use slots::Slot;
+use wait::Waiters;
+
+/// The store.
+pub struct LockfileStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folder: PathBuf,
+    /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
+    server_lease: Option<Duration>,
+    uuid: String,
+    here: Place,
+    spool: Spool,
+    waiters: Waiters,
+    db: Mutex<Db>,
+}
+
+impl LockfileStore {
+    /// Opens the store in `folder`, see [`super::open`].
+    pub fn open(folder: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+        let broken = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => trouble::no_folder(folder),
+            _ => trouble::from_io(folder, &error),
+        };
+        let folder = folder.canonicalize().map_err(broken)?;
+        if !folder.is_dir() {
+            return Err(trouble::unusable(
+                &folder,
+                "is a file, and a folder is needed: lockfile:DIRECTORY",
+            ));
+        }
+        let mut server_lease = None;
+        if !mount::is_local_at(&folder).map_err(broken)? {
+            let mount = mount::of(&folder);
+            if let Some(lie) = mount.as_ref().and_then(|m| m.lie("flock")) {
+                return Err(trouble::unusable(&folder, &lie));
+            }
+            server_lease = mount.and_then(|m| m.server_lease());
+        }
+        let history = folder.join("history.db");
+        let db = Db::open(
+            &history,
+            Make::History,
+            purpose,
+            Some(folder.join("history.gate")),
+        )?;
+        let inner = Inner {
+            server_lease,
+            uuid: db.uuid.clone(),
+            here: Place::here(),
+            spool: Spool::at(folder.join("spool")),
+            waiters: Waiters::default(),
+            db: Mutex::new(db),
+            folder,
+        };
+        Ok(LockfileStore {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+/// What stands about a lock, in the file and in the history.
+struct Known {
+    slot: Option<Slot>,
+    row: Option<LockRow>,
+    /// The newest token that the rows and the spool tell of.
+    elsewhere: Option<Token>,
+}
+
+impl Known {
+    /// The newest token that was ever granted.
+    fn token(&self) -> Option<Token> {
+        [
+            self.slot.as_ref().map(|s| s.token),
+            self.row.as_ref().map(|r| r.token),
+            self.elsewhere,
+        ]
+        .into_iter()
+        .flatten()
+        .max()
+    }
+
+    /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
+    fn later_row(&self) -> Option<&LockRow> {
+        self.row
+            .as_ref()
+            .filter(|row| self.slot.as_ref().is_none_or(|slot| slot.token < row.token))
+    }
+}
+
+impl Inner {
+    fn db(&self) -> MutexGuard<'_, Db> {
+        // a panic in a transaction rolled it back
+        self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_path(&self, lock: &LockName) -> PathBuf {
+        self.folder.join(format!("{lock}.lock"))
+    }
+
+    fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
+        let path = self.lock_path(lock);
+        LockFile::open_or_create(&path).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    /// The lease's arithmetic, where there is one.
+    fn timing(&self) -> Timing {
+        Timing::of(self.server_lease.unwrap_or(Timing::DEFAULT))
+    }
+
+    fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {
+        let row = self.db().read(|conn| locks::get(conn, lock))?;
+        // every row is looked at, but only for a lock file that is new
+        let recorded = match slot {
+            Some(_) => None,
+            None => self.db().read(|conn| rows::newest_token(conn, lock))?,
+        };
+        let of_lock = |record: &RunRecord| record.token.filter(|_| record.lock == *lock);
+        let spooled = self
+            .spool
+            .entries()
+            .iter()
+            .filter_map(|(_, entry)| of_lock(&entry.record))
+            .max();
+        Ok(Known {
+            slot,
+            row,
+            elsewhere: spooled.max(recorded),
+        })
+    }
+
+    fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
+        let path = self.lock_path(lock);
+        let seen = side::look(&path, None).map_err(|e| trouble::from_io(&path, &e))?;
+        let (slot, asked) = seen.unwrap_or_default();
+        let known = self.known(lock, slot)?;
+        let mut observed = Observed {
+            token: known.token(),
+            ttl: self.server_lease,
+            ..Observed::nobody()
+        };
+        if let Some(row) = known.later_row() {
+            observed.holder = (!row.released).then(|| row.holder.clone());
+        } else if let Some(slot) = known.slot {
+            observed.seq = slot.seq;
+            if !slot.released {
+                observed.revoked = asked.revoke.filter(|r| r.token == slot.token);
+                observed.stopping = asked.stop.filter(|r| r.token == slot.token);
+                observed.heartbeat = Some(slot.at);
+                observed.holder = Some(slot.holder);
+            }
+        }
+        Ok(observed)
+    }
+
+    fn leave(
+        &self,
+        lock: &LockName,
+        place: slots::Place,
+        request: &Request,
+    ) -> Result<(), StoreError> {
+        let file = self.open_lock(lock)?;
+        side::leave(&file, place, request).map_err(|e| trouble::from_io(&file.path, &e))
+    }
+}
+
+impl Locks for LockfileStore {
+    fn try_acquire(
+        &self,
+        request: &LockRequest<'_>,
+        until: Option<Boot>,
+    ) -> Result<Attempt, StoreError> {
+        attempt::attempt(&self.inner, request, until)
+    }
+
+    fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
+        self.inner.inspect(lock)
+    }
+
+    fn locks(&self) -> Result<Vec<LockName>, StoreError> {
+        let broken = |e: io::Error| trouble::from_io(&self.inner.folder, &e);
+        let mut names = self.inner.db().read(locks::names)?;
+        for entry in std::fs::read_dir(&self.inner.folder).map_err(broken)? {
+            let name = entry.map_err(broken)?.file_name();
+            names.extend(
+                name.to_str()
+                    .and_then(|n| n.strip_suffix(".lock"))
+                    .and_then(|n| n.parse().ok()),
+            );
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn request_stop(&self, lock: &LockName, request: &Request) -> Result<(), StoreError> {
+        self.inner.leave(lock, slots::Place::Stop, request)
+    }
+
+    fn revoke(&self, lock: &LockName, request: &Request) -> Result<(), StoreError> {
+        self.inner.leave(lock, slots::Place::Revoke, request)
+    }
+
+    fn probe(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+}
+
+impl History for LockfileStore {
+    fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
+        let record = outcome.of(record);
+        let written = self.inner.db().write(|tx| rows::upsert(tx, &record));
+        self.inner
+            .spool
+            .instead(written, &record, None, || self.inner.fold())
+    }
+
+    fn end_of(
+        &self,
+        record: &RunRecord,
+        token: Token,
+        end: &End,
+        tail: Option<&Tail>,
+    ) -> Result<Recorded, StoreError> {
+        let recorded = self.inner.finish(&end.of(record, token), tail);
+        self.inner.free(&record.lock, &record.run_id, token)?;
+        recorded
+    }
+
+    fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
+        let runs = self.inner.db().read(|conn| rows::query(conn, query))?;
+        self.inner.settle(runs, query)
+    }
+
+    fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
+        let runs = self.inner.db().read(|conn| rows::by_prefix(conn, prefix))?;
+        self.inner.settle(runs, &Query::default())
+    }
+
+    fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError> {
+        self.inner.db().read(|conn| rows::last_success(conn, job))
+    }
+
+    fn jobs(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.db().read(rows::jobs)
+    }
+
+    fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError> {
+        self.inner.db().read(|conn| rows::tail(conn, run))
+    }
+}
+
+impl Inner {
+    fn settle(&self, runs: Vec<RunRecord>, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
+        let again = |run: &RunId| self.db().read(|conn| rows::by_id(conn, run));
+        vanished::settle(
+            runs,
+            query,
+            &self.spool,
+            &self.here,
+            |lock| self.inspect(lock),
+            again,
+        )
+    }
+
+    fn finish(&self, record: &RunRecord, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
+        let written = self.db().write(|tx| rows::finish(tx, record, tail));
+        self.spool.instead(written, record, tail, || self.fold())
+    }
+
+    fn fold(&self) -> Result<(), StoreError> {
+        self.spool
+            .fold(|entries| self.db().write(|tx| rows::fold(tx, entries)))
+    }
+
+    /// Marks the lock free in its file, if the run's grant still stands there and nobody has it locked.
+    fn free(&self, lock: &LockName, owner: &RunId, token: Token) -> Result<(), StoreError> {
+        let file = self.open_lock(lock)?;
+        let path = file.path.clone();
+        let broken = |e: io::Error| trouble::from_io(&path, &e);
+        if !file.try_lock().map_err(broken)? {
+            return Ok(());
+        }
+        let Some((mut side, found)) = side::Side::of(file).map_err(broken)? else {
+            return Ok(());
+        };
+        match found.newest {
+            Some(slot) if slot.token == token && slot.owner == *owner && !slot.released => side
+                .write(
+                    &Slot {
+                        released: true,
+                        seq: slot.seq + 1,
+                        at: Wall::now(),
+                        ..slot
+                    },
+                    true,
+                )
+                .map_err(broken),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store for LockfileStore {
+    fn about(&self) -> About {
+        About {
+            url: format!("lockfile:{}", self.inner.folder.display()),
+            id: self.inner.uuid.clone(),
+            shared: self.inner.server_lease.is_some()
+                || !mount::is_local_at(&self.inner.folder).unwrap_or(false),
+            format: schema::FORMAT,
+            file_system: mount::of(&self.inner.folder)
+                .map(|m| m.kind)
+                .unwrap_or_default(),
+        }
+    }
+}

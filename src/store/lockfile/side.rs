@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::file::{self, LockFile};
-use super::slots::{self, Block, Claim, Place, Slot};
+use super::slots::{self, Block, Claim, Holders, Place, Slot};
 use crate::lease::heartbeat::Wishes;
 use crate::name::{RunId, Token};
 use crate::store::Request;
@@ -38,8 +38,8 @@ pub struct Asked {
 
 impl Side {
     /// Takes over a file whose lock was just taken; `None`: its path names another file by now.
-    /// Also the newest slot in it, and the version of a slot that is too new to read.
-    pub fn of(lock: LockFile) -> io::Result<Option<(Self, Option<Slot>, Option<u32>)>> {
+    /// Also what stands in its slots.
+    pub fn of(lock: LockFile) -> io::Result<Option<(Self, Holders)>> {
         let Some(second) = lock.second()? else {
             return Ok(None);
         };
@@ -59,18 +59,20 @@ impl Side {
                 _ => {}
             }
         }
-        let (newest, newer) = slots::newest(&second)?;
-        let next = newest.as_ref().map_or(0, |(at, _)| 1 - at);
+        let found = slots::holders(&second)?;
         Ok(Some((
-            Side { lock, second, next },
-            newest.map(|(_, slot)| slot),
-            newer,
+            Side {
+                lock,
+                second,
+                next: found.next,
+            },
+            found,
         )))
     }
 
     /// The newest slot, read afresh.
     pub fn newest(&self) -> io::Result<Option<Slot>> {
-        Ok(slots::newest(&self.second)?.0.map(|(_, slot)| slot))
+        Ok(slots::holders(&self.second)?.newest)
     }
 
     /// Writes a slot into the block that does not hold the last one.
@@ -98,7 +100,7 @@ impl Side {
         asked(&self.second, own)
     }
 
-    /// Whether the locked descriptor still reads: on NFSv4 it gives EIO once the server has taken the lock away.
+    /// Whether the locked descriptor still reads: on NFS version 4 it gives EIO once the server has taken the lock away.
     /// Local file systems never take a lock away, and are not asked.
     pub fn still_locked(&self) -> io::Result<bool> {
         if self.lock.local {
@@ -164,12 +166,12 @@ pub fn look(
         }
         other => other?,
     };
-    let (newest, _) = slots::newest(&file)?;
-    let own = own.or(newest.as_ref().map(|(_, slot)| slot.token));
+    let newest = slots::holders(&file)?.newest;
+    let own = own.or(newest.as_ref().map(|slot| slot.token));
     let asked = own
         .map_or(Ok(Asked::default()), |own| asked(&file, own))
         .unwrap_or_default();
-    Ok(Some((newest.map(|(_, slot)| slot), asked)))
+    Ok(Some((newest, asked)))
 }
 
 /// Leaves a request for the holder of a grant.

@@ -229,23 +229,37 @@ pub fn write<T: Serialize>(file: &File, place: Place, value: &T, durable: bool) 
     })
 }
 
-/// The newest holder slot of a file and where it stands, and the format's version if one of the slots is too new.
-pub fn newest(file: &File) -> io::Result<(Option<(u8, Slot)>, Option<u32>)> {
-    let (mut best, mut newer) = (None::<(u8, Slot)>, None);
+/// What stands in the two holder slots of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holders {
+    /// The newest slot.
+    pub newest: Option<Slot>,
+    /// The block that does not hold it, where the next one goes.
+    pub next: u8,
+    /// The version of a slot that is too new to be read.
+    pub newer: Option<u32>,
+}
+
+/// Reads the holder slots of a file.
+pub fn holders(file: &File) -> io::Result<Holders> {
+    let mut found = Holders::default();
     for n in [0, 1] {
         match read::<Slot>(file, Place::Slot(n))? {
-            Block::Whole(slot)
-                if best
+            Block::Whole(slot) => {
+                if found
+                    .newest
                     .as_ref()
-                    .is_none_or(|(_, b)| (b.token, b.seq) < (slot.token, slot.seq)) =>
-            {
-                best = Some((n, slot))
+                    .is_none_or(|b| (b.token, b.seq) < (slot.token, slot.seq))
+                {
+                    found.newest = Some(slot);
+                    found.next = 1 - n;
+                }
             }
-            Block::Newer(version) => newer = Some(version),
-            _ => {}
+            Block::Newer(version) => found.newer = Some(version),
+            Block::Empty | Block::Torn => {}
         }
     }
-    Ok((best, newer))
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -31,29 +31,31 @@ type Shared = Arc<(Mutex<State>, Condvar)>;
 pub struct Waiters(Mutex<HashMap<LockName, (FileId, Shared)>>);
 
 impl Waiters {
-    /// Waits for `name`'s lock on `file`, `limit` at most; `Ok(None)`: not in that time. What comes back may be
-    /// another descriptor of the same file.
+    /// Waits for `name`'s lock on `file`, `limit` at most, and not longer than until `interrupted` says so, which is
+    /// asked every `ask`; `Ok(None)`: not in that time. What comes back may be another descriptor of the same file.
     pub fn wait(
         &self,
         name: &LockName,
         file: LockFile,
         limit: Duration,
+        ask: Duration,
+        interrupted: &dyn Fn() -> bool,
     ) -> io::Result<Option<LockFile>> {
         let shared = self.thread_for(name, file)?;
         let (state, woken) = &*shared;
-        let until = Instant::now() + limit.min(Duration::from_secs(3600));
+        let until = Instant::now() + limit;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(result) = state.got.take() {
                 return result.map(Some);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || interrupted() {
                 state.wanted = false;
                 return Ok(None);
             }
             state = woken
-                .wait_timeout(state, left)
+                .wait_timeout(state, left.min(ask))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -97,6 +99,8 @@ impl Waiters {
 mod tests {
     use super::*;
 
+    const ASK: Duration = Duration::from_millis(100);
+
     #[test]
     fn a_waiter_is_woken_by_the_release_and_an_old_one_serves_the_next_wait() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -108,12 +112,13 @@ mod tests {
         let open = || LockFile::open_or_create(&path).expect("open");
         assert!(
             waiters
-                .wait(&name, open(), Duration::from_millis(20))
+                .wait(&name, open(), Duration::from_millis(20), ASK, &|| false)
                 .expect("wait")
                 .is_none()
         );
         let got = std::thread::scope(|s| {
-            let waiting = s.spawn(|| waiters.wait(&name, open(), Duration::from_secs(60)));
+            let waiting =
+                s.spawn(|| waiters.wait(&name, open(), Duration::from_secs(60), ASK, &|| false));
             drop(holder);
             waiting.join().expect("no panic")
         });
@@ -136,7 +141,9 @@ mod tests {
                 .wait(
                     &name,
                     LockFile::open_or_create(&path).expect("open"),
-                    Duration::ZERO
+                    Duration::ZERO,
+                    ASK,
+                    &|| false
                 )
                 .expect("wait")
                 .is_none()

@@ -1,7 +1,6 @@
 //! How a lock of the `sqlite:` store is taken: kernel lock first, then one transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::grant::SqliteGrant;
 use super::locks::{self, LockRow};
@@ -10,99 +9,33 @@ use crate::clock::Boot;
 use crate::lease::takeover::{Decision, Mark, Sighting, Unreleased, decide};
 use crate::lease::timing::Timing;
 use crate::name::Token;
+use crate::store::lockfile::attempt::{Look, SOON, Steps};
 use crate::store::lockfile::file::LockFile;
 use crate::store::lockfile::side::Side;
 use crate::store::lockfile::slots::Slot;
+use crate::store::lockfile::wait::Waiters;
 use crate::store::record::{OutOfMemory, Outcome};
-use crate::store::{Attempt, Cleared, LockRequest, Observed, StoreError, trouble};
+use crate::store::{Cleared, LockRequest, Observed, Place, StoreError, trouble};
 
-/// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
-/// somebody is about to be, or just was.
-pub const UNNAMED: Duration = Duration::from_millis(250);
-/// How long a waiter sleeps in the kernel before it looks again: whether the lock file is still the one that others
-/// use, and whether the holder died and left somebody behind who inherited the lock.
-const LOOK: Duration = Duration::from_secs(1);
-/// How soon to look again where nothing but time helps.
-const SOON: Duration = Duration::from_millis(20);
-
-/// What one look came to.
-enum Look {
-    Granted(Box<SqliteGrant>),
-    /// The state changed under it.
-    Again,
-    /// The kernel lock is taken, and nobody is named as its holder.
-    Unnamed(Observed),
-    /// The kernel lock is taken by the holder.
-    Taken(Observed),
-    /// The kernel lock is ours, but the holder's lease is not over; look again after so long.
-    Leased(Observed, Duration),
-}
-
-pub fn try_acquire(
-    inner: &Arc<Inner>,
-    request: &LockRequest<'_>,
-    until: Option<Boot>,
-) -> Result<Attempt, StoreError> {
-    let unnamed_until = Boot::now() + UNNAMED;
-    let mut locked = None;
-    loop {
-        let file = match locked.take() {
-            Some(file) => file,
-            None => inner.open_lock(&request.lock)?,
-        };
-        let path = file.path.clone();
-        let broken = |e: &std::io::Error| trouble::from_io(&path, e);
-        let (look, file) = if file.try_lock().map_err(|e| broken(&e))? {
-            (with_lock(inner, request, file)?, None)
-        } else {
-            (without_lock(inner, request, &file)?, Some(file))
-        };
-        let left = until.unwrap_or(Boot(0)).since(Boot::now());
-        match (look, file) {
-            (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
-            (Look::Again, _) => {}
-            (Look::Unnamed(_), _) if Boot::now() < unnamed_until => std::thread::sleep(SOON / 4),
-            (Look::Unnamed(observed) | Look::Taken(observed) | Look::Leased(observed, _), _)
-                if left.is_zero() =>
-            {
-                return Ok(Attempt::Held(Box::new(observed)));
-            }
-            (_, Some(file)) => {
-                locked = inner
-                    .waiters
-                    .wait(&request.lock, file, left.min(LOOK))
-                    .map_err(|e| broken(&e))?
-            }
-            (Look::Leased(_, pause), None) => std::thread::sleep(pause.clamp(SOON, LOOK).min(left)),
-            (_, None) => std::thread::sleep(SOON.min(left)),
-        }
+impl Steps for Arc<Inner> {
+    fn here(&self) -> &Place {
+        &self.here
     }
-}
 
-/// Somebody else has the kernel lock.
-fn without_lock(
-    inner: &Arc<Inner>,
-    request: &LockRequest<'_>,
-    file: &LockFile,
-) -> Result<Look, StoreError> {
-    let observed = inner.inspect(&request.lock)?;
-    let Some(holder) = &observed.holder else {
-        return Ok(Look::Unnamed(observed));
-    };
-    if !holder.place.same_pids(&inner.here) {
-        return Ok(Look::Taken(observed));
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
-    match request
-        .clearing
-        .clear(holder, Some(std::os::fd::AsFd::as_fd(file)))
-    {
-        Cleared::Alive => Ok(Look::Taken(observed)),
-        // its leftovers had the lock; or it ended meanwhile, and somebody else has it
-        Cleared::Gone { .. } => Ok(Look::Unnamed(observed)),
-        Cleared::Stuck(left) => Err(StoreError::Leftovers {
-            run: holder.run_id.clone(),
-            left,
-        }),
+
+    fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError> {
+        self.open_lock(&request.lock)
+    }
+
+    fn look(&self, request: &LockRequest<'_>) -> Result<Observed, StoreError> {
+        self.inspect(&request.lock)
+    }
+
+    fn decide(&self, request: &LockRequest<'_>, file: LockFile) -> Result<Look, StoreError> {
+        with_lock(self, request, file)
     }
 }
 
@@ -116,14 +49,14 @@ fn with_lock(
     let broken = |e: std::io::Error| trouble::from_io(&path, &e);
     // before the looks at file and row, and before the grant is sent: it serves as both
     let before = Boot::now();
-    let Some((side, slot, newer)) = Side::of(file).map_err(broken)? else {
+    let Some((side, found)) = Side::of(file).map_err(broken)? else {
         return Ok(Look::Again);
     };
-    if let Some(found) = newer {
+    if let Some(version) = found.newer {
         let known = i64::from(crate::store::lockfile::slots::VERSION);
         return Err(StoreError::Newer {
             path: path.display().to_string(),
-            found: found.into(),
+            found: version.into(),
             known,
         });
     }
@@ -131,7 +64,9 @@ fn with_lock(
         Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
             inner, request, side, token, before,
         )))),
-        Written::Not(Some(old)) => take_over(inner, request, side, slot.as_ref(), &old, before),
+        Written::Not(Some(old)) => {
+            take_over(inner, request, side, found.newest.as_ref(), &old, before)
+        }
         Written::Not(None) => Ok(Look::Again),
     }
 }
@@ -150,7 +85,7 @@ fn granted(
 enum Written {
     Granted(Token),
     /// The row is unreleased, and not the one that was expected.
-    Not(Option<LockRow>),
+    Not(Option<Box<LockRow>>),
 }
 
 /// The grant, in one transaction: token, owner and the run's begin. `old`: the unreleased grant that may be overwritten
@@ -170,9 +105,9 @@ fn write_grant(
             match old {
                 _ if row.released => {}
                 Some((seen, outcome, memory)) if seen.unchanged(&row) => {
-                    rows::abandon(tx, &row.owner, outcome, memory)?
+                    rows::abandon(tx, &row.owner, outcome, memory)?;
                 }
-                _ => return Ok(Written::Not(Some(row))),
+                _ => return Ok(Written::Not(Some(Box::new(row)))),
             }
         }
         let grant = LockRow {
@@ -214,7 +149,7 @@ fn take_over(
     before: Boot,
 ) -> Result<Look, StoreError> {
     // its end may wait in the spool, and frees the lock
-    inner.fold_spool()?;
+    inner.fold()?;
     let (row, known) = inner.db().read(|conn| {
         Ok((
             locks::get(conn, &request.lock)?,

@@ -39,6 +39,8 @@ pub enum Make {
     ByFileSystem,
     /// Shared.
     Shared,
+    /// The history of a `lockfile:` store: a rollback journal anywhere, and the gate everywhere.
+    History,
 }
 
 /// An open database.
@@ -79,6 +81,9 @@ impl Db {
         let local = mount::is_local_at(path).map_err(broken)?;
         if !local {
             refuse_wal(path)?;
+            if let Some(lie) = mount::of(path).and_then(|mount| mount.lie("posix")) {
+                return Err(trouble::unusable(path, &lie));
+            }
         }
         let conn = connect(path)?;
         let id = id_at(path).map_err(broken)?;
@@ -100,13 +105,17 @@ impl Db {
             if purpose != Purpose::Run {
                 return Err(trouble::no_store(path));
             }
-            db.make(make == Make::Shared || !local)?;
+            db.make(make != Make::ByFileSystem || !local)?;
         }
         if make == Make::Shared && !db.shared {
             return Err(trouble::unusable(
                 path,
                 "was made as a local store and stays one: leave ?shared out, or make another one with `joblock init --shared`",
             ));
+        }
+        if db.shared && make != Make::History {
+            // over a network it costs more than it gives
+            db.gate = None;
         }
         db.configure().map_err(|e| db.broken(&e))?;
         Ok(db)

@@ -30,7 +30,6 @@ use crate::name::Token;
 use crate::store::lockfile::side::{self, Asked, Side};
 use crate::store::lockfile::slots::Slot;
 use crate::store::record::{End, RunRecord, Tail};
-use crate::store::spool::Entry;
 use crate::store::{Expiry, Grant, Holder, LockRequest, Recorded, Renewal, StoreError, trouble};
 
 /// What keeps the grant.
@@ -198,9 +197,7 @@ impl Grant for SqliteGrant {
     }
 
     fn release(self: Box<Self>, end: &End, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
-        let stored = self
-            .inner
-            .finish(&end.of(&self.record, self.token), self.token, tail);
+        let stored = self.inner.finish(&end.of(&self.record, self.token), tail);
         // closes the lock file, after all is written
         drop(self);
         stored
@@ -209,63 +206,14 @@ impl Grant for SqliteGrant {
 
 impl Inner {
     /// Writes a run's end and frees its lock if it still has it; into the spool if the database can't take it.
-    pub fn finish(
-        &self,
-        record: &RunRecord,
-        token: Token,
-        tail: Option<&Tail>,
-    ) -> Result<Recorded, StoreError> {
-        let written = self.db().write(|tx| {
-            rows::upsert(tx, record)?;
-            if let Some(tail) = tail {
-                rows::save_tail(tx, &record.run_id, tail)?;
-            }
-            locks::release(tx, &record.lock, &record.run_id, token)
-        });
-        self.or_spool(written.map(drop), record, tail)
+    pub fn finish(&self, record: &RunRecord, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
+        let written = self.db().write(|tx| rows::finish(tx, record, tail));
+        self.spool.instead(written, record, tail, || self.fold())
     }
 
-    /// Spools a record that the database did not take. One that it did take after all is folded in without harm.
-    pub fn or_spool(
-        &self,
-        written: Result<(), StoreError>,
-        record: &RunRecord,
-        tail: Option<&Tail>,
-    ) -> Result<Recorded, StoreError> {
-        let Err(why) = written else {
-            // this process is through with what matters: the next start needn't do it
-            let _ = self.fold_spool();
-            return Ok(Recorded::Stored);
-        };
-        match self.spool.write(&Entry::new(record.clone(), tail)) {
-            Ok(file) => Ok(Recorded::Spooled {
-                why: why.to_string(),
-                file,
-            }),
-            Err(_) => Err(why),
-        }
-    }
-
-    /// Folds in what stands in the spool; `true`: there was something.
-    pub fn fold_spool(&self) -> Result<bool, StoreError> {
-        let entries = self.spool.entries();
-        if entries.is_empty() {
-            return Ok(false);
-        }
-        self.db().write(|tx| {
-            for (_, entry) in &entries {
-                let record = &entry.record;
-                rows::upsert(tx, record)?;
-                if let Some(tail) = entry.tail() {
-                    rows::save_tail(tx, &record.run_id, &tail)?;
-                }
-                if let (Some(token), Some(_)) = (record.token, &record.end) {
-                    locks::release(tx, &record.lock, &record.run_id, token)?;
-                }
-            }
-            Ok(())
-        })?;
-        crate::store::spool::remove(entries.into_iter().map(|(path, _)| path));
-        Ok(true)
+    /// Folds in what stands in the spool.
+    pub fn fold(&self) -> Result<(), StoreError> {
+        self.spool
+            .fold(|entries| self.db().write(|tx| rows::fold(tx, entries)))
     }
 }

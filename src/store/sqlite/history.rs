@@ -11,7 +11,9 @@ impl History for SqliteStore {
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
         let record = outcome.of(record);
         let written = self.inner.db().write(|tx| rows::upsert(tx, &record));
-        self.inner.or_spool(written, &record, None)
+        self.inner
+            .spool
+            .instead(written, &record, None, || self.inner.fold())
     }
 
     fn end_of(
@@ -21,7 +23,7 @@ impl History for SqliteStore {
         end: &End,
         tail: Option<&Tail>,
     ) -> Result<Recorded, StoreError> {
-        self.inner.finish(&end.of(record, token), token, tail)
+        self.inner.finish(&end.of(record, token), tail)
     }
 
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Boot;
 use crate::name::LockName;
+use crate::store::lockfile::attempt::attempt;
 use crate::store::lockfile::file::{self, LockFile};
 use crate::store::lockfile::side;
 use crate::store::lockfile::slots;
@@ -149,7 +150,7 @@ impl Locks for SqliteStore {
         request: &LockRequest<'_>,
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError> {
-        acquire::try_acquire(&self.inner, request, until)
+        attempt(&self.inner, request, until)
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {

@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use crate::clock::Wall;
 use crate::name::{LockName, RunId, Token};
 use crate::store::record::{End, OutOfMemory, Outcome, Query, RunRecord, Tail};
+use crate::store::spool::Entry;
+
+use super::locks;
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -142,6 +145,25 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
         ":note": record.note,
     })?;
     Ok(())
+}
+
+/// Writes a run's end and its output, and frees its lock if it still has it. What is written twice comes to the same.
+pub fn finish(conn: &Connection, record: &RunRecord, tail: Option<&Tail>) -> Result<()> {
+    upsert(conn, record)?;
+    if let Some(tail) = tail {
+        save_tail(conn, &record.run_id, tail)?;
+    }
+    if let (Some(token), Some(_)) = (record.token, &record.end) {
+        locks::release(conn, &record.lock, &record.run_id, token)?;
+    }
+    Ok(())
+}
+
+/// Writes what waited in the spool.
+pub fn fold(conn: &Connection, entries: &[Entry]) -> Result<()> {
+    entries
+        .iter()
+        .try_for_each(|entry| finish(conn, &entry.record, entry.tail().as_ref()))
 }
 
 /// Writes the output of a run that has a row.

@@ -1,0 +1,122 @@
+//! One attempt to take a lock whose first gate is a kernel lock: look, and wait for what can be waited for.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::file::LockFile;
+use super::wait::Waiters;
+use crate::clock::Boot;
+use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
+
+/// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
+/// somebody is about to be, or just was.
+const UNNAMED: Duration = Duration::from_millis(250);
+/// How long a waiter sleeps in the kernel before it looks again: whether the lock file is still the one that others
+/// use, and whether the holder died and left somebody behind who inherited the lock.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon to look again where nothing but time helps.
+pub const SOON: Duration = Duration::from_millis(20);
+/// How often a waiter asks whether it should give up.
+const ASK: Duration = Duration::from_millis(100);
+
+/// What one look came to.
+pub enum Look {
+    /// It is ours.
+    Granted(Box<dyn Grant>),
+    /// The state changed under it.
+    Again,
+    /// The kernel lock is taken, and nobody is named as its holder.
+    Unnamed(Observed),
+    /// The kernel lock is taken by the holder.
+    Taken(Observed),
+    /// The kernel lock is ours, but the holder is not gone for good yet; look again after so long.
+    Leased(Observed, Duration),
+}
+
+/// What a store does at each step.
+pub trait Steps {
+    /// Where this process stands.
+    fn here(&self) -> &Place;
+    /// The threads that wait.
+    fn waiters(&self) -> &Waiters;
+    /// Opens the lock file, not locked.
+    fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError>;
+    /// Who has the lock, by what stands in the store.
+    fn look(&self, request: &LockRequest<'_>) -> Result<Observed, StoreError>;
+    /// The kernel lock is ours: decides, and takes the lock if it may.
+    fn decide(&self, request: &LockRequest<'_>, file: LockFile) -> Result<Look, StoreError>;
+}
+
+/// See [`crate::store::Locks::try_acquire`].
+pub fn attempt(
+    steps: &impl Steps,
+    request: &LockRequest<'_>,
+    until: Option<Boot>,
+) -> Result<Attempt, StoreError> {
+    let unnamed_until = Boot::now() + UNNAMED;
+    let mut locked = None;
+    loop {
+        let file = match locked.take() {
+            Some(file) => file,
+            None => steps.open(request)?,
+        };
+        let path = file.path.clone();
+        let (look, file) = if file.try_lock().map_err(|e| trouble::from_io(&path, &e))? {
+            (steps.decide(request, file)?, None)
+        } else {
+            (without_lock(steps, request, &file)?, Some(file))
+        };
+        let now = Boot::now();
+        let left = if (request.interrupted)() {
+            Duration::ZERO
+        } else {
+            until.unwrap_or(now).since(now)
+        };
+        match (look, file) {
+            (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
+            (Look::Again, _) => {}
+            (Look::Unnamed(_), _) if now < unnamed_until => std::thread::sleep(SOON / 4),
+            (Look::Unnamed(seen) | Look::Taken(seen) | Look::Leased(seen, _), _)
+                if left.is_zero() =>
+            {
+                return Ok(Attempt::Held(Box::new(seen)));
+            }
+            (_, Some(file)) => {
+                let waited = steps.waiters().wait(
+                    &request.lock,
+                    file,
+                    left.min(LOOK),
+                    ASK,
+                    request.interrupted,
+                );
+                locked = waited.map_err(|e| trouble::from_io(&path, &e))?;
+            }
+            (Look::Leased(_, pause), None) => std::thread::sleep(pause.clamp(SOON, ASK).min(left)),
+            (_, None) => std::thread::sleep(SOON.min(left)),
+        }
+    }
+}
+
+/// Somebody else has the kernel lock.
+fn without_lock(
+    steps: &impl Steps,
+    request: &LockRequest<'_>,
+    file: &LockFile,
+) -> Result<Look, StoreError> {
+    let seen = steps.look(request)?;
+    let Some(holder) = &seen.holder else {
+        return Ok(Look::Unnamed(seen));
+    };
+    if !holder.place.same_pids(steps.here()) {
+        return Ok(Look::Taken(seen));
+    }
+    match request.clearing.clear(holder, Some(file.as_fd())) {
+        Cleared::Alive => Ok(Look::Taken(seen)),
+        // its leftovers had the lock; or it ended meanwhile, and somebody else has it
+        Cleared::Gone { .. } => Ok(Look::Unnamed(seen)),
+        Cleared::Stuck(left) => Err(StoreError::Leftovers {
+            run: holder.run_id.clone(),
+            left,
+        }),
+    }
+}

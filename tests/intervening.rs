@@ -1,0 +1,223 @@
+//! `stop`, `unlock` and `assert`: whoever asks reaches the holder, hears what came of it, and is never told that a lock is
+//! free, or held, when it isn't.
+
+mod records;
+
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use joblock::name::Token;
+use joblock::store::record::{End, Outcome};
+use joblock::store::{Grant, Renewal, Request};
+use joblock::supervise::process;
+use records::{Past, Went};
+use rstest::rstest;
+
+const HOUR: i64 = 3_600;
+
+/// Far longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Plays the keeper: renews until it is told something else, then ends the run so.
+fn keep(mut grant: Box<dyn Grant>, outcome: Outcome) -> JoinHandle<Request> {
+    thread::spawn(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < LIMIT {
+            match grant.renew().expect("a heartbeat") {
+                Renewal::Renewed => sleep(Duration::from_millis(20)),
+                Renewal::Stop(request) | Renewal::Revoked(request) => {
+                    let end: End = Past::end(&Went::new(outcome, 1));
+                    grant.release(&end, None).expect("the end is written");
+                    return request;
+                }
+                Renewal::Lost(why) => panic!("lost: {why}"),
+            }
+        }
+        panic!("nobody asked for anything");
+    })
+}
+
+/// Exit code and stderr of `joblock`, whose stdout stays empty.
+fn say(past: &Past, args: &[&str]) -> (i32, String) {
+    let output = past.joblock(args).output().expect("it starts");
+    assert!(
+        output.stdout.is_empty(),
+        "{args:?} has no answer to give: {output:?}"
+    );
+    (
+        output.status.code().expect("it exits"),
+        String::from_utf8(output.stderr).expect("UTF-8"),
+    )
+}
+
+#[rstest]
+#[case::local(Past::local())]
+#[case::shared(Past::shared())]
+fn stop_tells_the_holder_who_asks_and_why_and_waits_for_its_end(#[case] past: Past) {
+    let (record, grant) = past.begin("sync", &Went::new(Outcome::Running, HOUR));
+    let token = grant.token();
+    let keeper = keep(grant, Outcome::Stopped);
+    let (code, said) = say(&past, &["stop", "sync", "--reason", "wrong file"]);
+    assert_eq!(code, 0, "{said}");
+    let request = keeper.join().expect("it was asked");
+    assert_eq!(
+        (request.token, request.reason.as_str()),
+        (token, "wrong file")
+    );
+    assert!(request.by.contains('@'), "{request:?}");
+    assert!(
+        said.contains(record.run_id.short()) && said.contains("has ended: stopped"),
+        "{said}"
+    );
+}
+
+#[rstest]
+#[case::local(Past::local())]
+#[case::shared(Past::shared())]
+fn unlock_revokes_and_waits_until_the_holder_has_let_go(#[case] past: Past) {
+    let (_, grant) = past.begin("sync", &Went::new(Outcome::Running, HOUR));
+    let keeper = keep(grant, Outcome::Lost);
+    let (code, said) = say(&past, &["unlock", "sync", "--reason", "blue is gone"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(keeper.join().expect("it was asked").reason, "blue is gone");
+    assert!(said.contains("the lock sync is free"), "{said}");
+    let (_, grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
+    assert_eq!(grant.token(), Token(2), "the token goes on");
+}
+
+#[test]
+fn where_nothing_runs_there_is_nothing_to_do() {
+    let past = Past::local();
+    past.ran("sync", &Went::new(Outcome::Succeeded, HOUR));
+    for verb in ["stop", "unlock"] {
+        assert_eq!(say(&past, &[verb, "sync", "--reason", "x"]).0, 0);
+        let (code, said) = say(&past, &[verb, "synk", "--reason", "x"]);
+        assert_eq!(code, 125, "{said}");
+        assert!(said.contains("\"sync\""), "{said}");
+        assert_eq!(say(&past, &[verb, "sync"]).0, 125, "a reason is needed");
+    }
+}
+
+#[test]
+fn a_run_whose_processes_are_gone_is_not_waited_for() {
+    let past = Past::local();
+    let (_, grant) = past.begin_as("sync", &Went::new(Outcome::Running, 1), Past::gone());
+    drop(grant);
+    let (code, said) = say(&past, &["stop", "sync", "--reason", "x"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("the next start takes over"), "{said}");
+    assert_eq!(say(&past, &["unlock", "sync", "--reason", "x"]).0, 0);
+}
+
+#[test]
+fn unlock_names_what_is_left_here_and_kills_it_only_when_told_to() {
+    let past = Past::local();
+    let (record, grant) = past.begin_as("sync", &Went::new(Outcome::Running, 1), Past::gone());
+    drop(grant);
+    let mut left = Command::new("sleep")
+        .arg("1000")
+        .env("JOBLOCK_RUN_ID", record.run_id.as_str())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep");
+    let (code, said) = say(&past, &["unlock", "sync", "--reason", "x"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains(&format!("pid {} (sleep", left.id())) && said.contains("--kill"),
+        "{said}"
+    );
+    assert!(
+        left.try_wait().expect("it can be asked").is_none(),
+        "it was not touched"
+    );
+    let (code, said) = say(&past, &["unlock", "sync", "--reason", "x", "--kill"]);
+    let status = left.wait().expect("it ends");
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("ended 1 of its processes"), "{said}");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(9)
+    );
+}
+
+#[test]
+fn a_holder_that_answers_no_more_is_waited_for_no_longer_than_its_lease() {
+    let past = Past::shared();
+    let went = Went::new(Outcome::Running, 1);
+    let (_, _silent) = past.begin_with("sync", &went, process::own(), Some(Duration::from_secs(2)));
+    let (code, said) = say(&past, &["stop", "sync", "--reason", "x"]);
+    assert_eq!(code, 125, "{said}");
+    assert!(
+        said.contains("no sign of life") && said.contains("joblock unlock sync"),
+        "{said}"
+    );
+    let (code, said) = say(&past, &["unlock", "sync", "--reason", "x"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("its lease is over"), "{said}");
+}
+
+/// `joblock assert` as a job calls it: by its environment alone.
+fn inside(past: &Past, run: &str, token: &str, args: &[&str]) -> i32 {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_joblock"));
+    command
+        .env("JOBLOCK_STORE", past.url())
+        .env("JOBLOCK_RUN_ID", run)
+        .env("JOBLOCK_TOKEN", token);
+    // A jobs file that names another store by now is no reason to look there.
+    past.jobs_file("store = \"sqlite:elsewhere.db\"\n");
+    command
+        .env("JOBLOCK_CONFIG", past.path("joblock.toml"))
+        .arg("assert")
+        .args(args);
+    command
+        .output()
+        .expect("it starts")
+        .status
+        .code()
+        .expect("it exits")
+}
+
+#[rstest]
+#[case::local(Past::local())]
+#[case::shared(Past::shared())]
+fn assert_is_true_as_long_as_the_lock_is_held_and_no_longer(#[case] past: Past) {
+    let (record, mut grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
+    let run = record.run_id.as_str();
+    grant.renew().expect("a heartbeat");
+    assert_eq!(inside(&past, run, "1", &[]), 0);
+    assert_eq!(inside(&past, run, "1", &["sync"]), 0);
+    assert_eq!(inside(&past, run, "1", &["mail"]), 1, "another job's lock");
+    assert_eq!(inside(&past, run, "2", &[]), 1, "another token");
+    assert_eq!(inside(&past, "", "", &[]), 1, "not inside a job");
+    assert_eq!(
+        inside(&past, "0123456789abcdef", "1", &[]),
+        69,
+        "a run that the store doesn't know"
+    );
+    grant
+        .release(&Past::end(&Went::new(Outcome::Succeeded, 1)), None)
+        .expect("the end is written");
+    assert_eq!(inside(&past, run, "1", &[]), 1, "released");
+    let (_, _grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
+    assert_eq!(inside(&past, run, "1", &[]), 1, "another run has it");
+    std::fs::remove_file(past.path("joblock.db")).expect("it was there");
+    assert_eq!(inside(&past, run, "1", &[]), 69, "the store is gone");
+}
+
+#[test]
+fn assert_is_false_from_the_moment_of_a_revocation() {
+    let past = Past::local();
+    let (record, grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
+    let at = joblock::clock::Wall::now();
+    let request = Request {
+        token: grant.token(),
+        by: "ann@blue".into(),
+        reason: "x".into(),
+        at,
+    };
+    past.store
+        .revoke(&record.lock, &request)
+        .expect("it is revoked");
+    assert_eq!(inside(&past, record.run_id.as_str(), "1", &[]), 1);
+}
