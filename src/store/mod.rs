@@ -8,6 +8,7 @@ pub mod folder;
 pub mod lockfile;
 mod mount;
 mod place;
+mod probe;
 pub mod record;
 pub mod spool;
 pub mod sqlite;
