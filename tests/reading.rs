@@ -187,7 +187,7 @@ fn status_says_who_runs_what_where_and_since_when() {
         line("nightly")
     );
     assert!(
-        text.contains(&format!("store {}", past.url())) && text.contains("local"),
+        text.contains(&format!("store {}", past.url)) && text.contains("local"),
         "{text}"
     );
 }
@@ -449,7 +449,7 @@ fn doctor_finds_a_good_store_good_and_a_missing_one_bad() {
         value["findings"].as_array().is_some_and(|f| f.len() > 2),
         "{value}"
     );
-    std::fs::remove_file(past.path("joblock.db")).expect("it was there");
+    past.lose();
     let value = past.json(&["doctor"]);
     assert_eq!(
         (&value["verdict"], &value["store"]),
