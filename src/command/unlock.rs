@@ -78,7 +78,7 @@ fn clear(args: &UnlockArgs, reading: &Reading, holder: &Holder) -> anyhow::Resul
         Cleared::Gone { .. } if left.is_empty() => say("nothing of it is left on this machine"),
         Cleared::Gone { .. } => say(format_args!("ended on this machine: {left}")),
         Cleared::Alive => {
-            say("its own processes are alive on this machine, and end the job themselves")
+            say("its own processes are alive on this machine, and end the job themselves");
         }
         Cleared::Stuck(left) => {
             bail!("these can't be ended: {left}; end them as root, or see what they wait for")
