@@ -223,13 +223,13 @@ pub(crate) mod tests {
                 pid_ns: 1,
                 host: "blue".into(),
             },
+            cgroup: None,
             processes: Processes {
                 front: process(7),
                 keeper: process(8),
                 guard: process(9),
             },
             since: ago(200),
-            cgroup: None,
         }
     }
 

@@ -226,13 +226,13 @@ impl Past {
                 host: record.host.clone(),
                 ..Place::here()
             },
+            cgroup: None,
             processes: Processes {
                 front: process,
                 keeper: process,
                 guard: process,
             },
             since: record.started,
-            cgroup: None,
         }
     }
 
