@@ -197,6 +197,37 @@ fn status_says_who_runs_what_where_and_since_when() {
 }
 
 #[test]
+fn every_answer_has_the_fields_that_are_documented_for_it() {
+    let past = Past::local();
+    past.ran("sync", &Went::new(Outcome::Succeeded, HOUR).saying(b"x", 1));
+    let documented = include_str!("../docs/json.md");
+    let answers = documented.split_once("## Answers").expect("the section").1;
+    for (args, fields) in [
+        (&["history"][..], &["runs"][..]),
+        (&["show", "sync"], &["run", "output"]),
+        (&["logs", "sync"], &["run_id", "job", "outcome", "output"]),
+        (&["status"], &["store", "jobs"]),
+        (&["check"], &["status", "exit_code", "error", "jobs"]),
+        (&["doctor"], &["store", "verdict", "findings"]),
+    ] {
+        let expected = fields
+            .iter()
+            .chain(&["version"])
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(keys(&past.json(args)), sorted(expected), "{args:?}");
+        let row = answers
+            .lines()
+            .find(|l| l.starts_with(&format!("| `{}`", args[0])))
+            .expect("a row");
+        assert!(
+            fields.iter().all(|f| row.contains(&format!("`{f}`"))),
+            "{row}"
+        );
+    }
+}
+
+#[test]
 fn status_in_json_has_the_documented_fields() {
     let past = Past::local();
     let (_, _grant) = past.begin("sync", &Went::new(Outcome::Running, MINUTE));
