@@ -223,6 +223,7 @@ pub(crate) mod tests {
                 pid_ns: 1,
                 host: "blue".into(),
             },
+            cgroup: None,
             processes: Processes {
                 front: process(7),
                 keeper: process(8),
