@@ -148,6 +148,7 @@ pub struct HolderJson<'a> {
     pub boot_id: &'a str,
     pub pid: i32,
     pub processes: Processes,
+    pub cgroup: Option<&'a str>,
     pub since: String,
 }
 
@@ -162,6 +163,7 @@ impl<'a> From<&'a Holder> for HolderJson<'a> {
             boot_id: &holder.place.boot_id,
             pid: holder.processes.front.pid,
             processes: holder.processes,
+            cgroup: holder.cgroup.as_deref(),
             since: moment(holder.since),
         }
     }
