@@ -48,7 +48,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Verb::Check(args) => command::check::run(args, global),
         Verb::Doctor(args) => command::doctor::run(args, global),
         Verb::Generate(args) => command::generate::run(args, global),
-        other @ Verb::Init(_) => anyhow::bail!("{} is not there yet", other.name()),
+        Verb::Init(args) => command::init::run(args, global),
     }
 }
 

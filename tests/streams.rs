@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Kind, Store, finish, text, wait_until};
+use common::process::Process;
+use common::{Holder, Kind, Store, finish, text, wait_until};
 
 /// Bytes that look like nothing: no pattern that a lost or doubled block could hide in.
 fn noise(length: usize) -> Vec<u8> {
@@ -133,8 +134,8 @@ fn a_reader_that_does_not_read_blocks_the_job_and_kills_nothing() {
     fs::write(&source, &bytes).expect("the source");
     let mut run = store.run(&["--ttl", "2s"], "slow", &["cat", path(&source)]);
     let mut run = run.spawn().expect("joblock");
-    let holder = store.holder("slow");
-    let job = common::wait_for("the job", || holder.guard.children().pop());
+    let front = Process::of(i32::try_from(run.id()).expect("a pid")).expect("joblock");
+    let job = Holder::of_front(front).guard.children()[0];
     common::stays(
         "the job waits for its reader",
         Duration::from_secs(5),

@@ -142,7 +142,7 @@ fn ctrl_z_stops_the_job_and_fg_goes_on_with_it() {
     shell.expect(PROMPT);
     let bash = job_bash(&store);
     wait_until("the job is stopped as well", || bash.is_stopped());
-    assert!(ask(&mut shell, "jobs -s").contains("joblock run"));
+    assert!(ask(&mut shell, "jobs -s").contains("$RUN"));
     fs::write(store.file("seen"), "").expect("the end");
     shell.line("fg");
     shell.expect("done");

@@ -41,7 +41,7 @@ pub fn run(args: &GenerateArgs, global: &Global) -> anyhow::Result<u8> {
             io::stdout().write_all(&main.roff)?;
         }
         Generate::Completions { shell } => {
-            io::stdout().write_all(completions::script(*shell).as_bytes())?
+            io::stdout().write_all(completions::script(*shell).as_bytes())?;
         }
         Generate::Jobs => {
             let names: String = job_names(global)

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod generate;
 pub mod history;
+pub mod init;
 pub mod logs;
 pub mod reading;
 pub mod rerun;

@@ -7,6 +7,7 @@
 pub mod keys;
 mod read;
 mod trust;
+mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -117,7 +117,10 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
             duration_seconds: end.map(|e| e.duration.as_secs_f64()),
             exit_code: end.and_then(|e| e.exit_code),
             signal: end.and_then(|e| e.signal),
-            out_of_memory: end.map(|e| e.out_of_memory.as_str()),
+            // a run that was found dead has no end, but its outcome may tell
+            out_of_memory: end
+                .map(|e| e.out_of_memory.as_str())
+                .or((run.outcome == Outcome::OomKilled).then_some("yes")),
             peak_memory_kib: end.and_then(|e| e.peak_memory_kib),
             cpu_seconds: end.and_then(|e| e.cpu).map(|d| d.as_secs_f64()),
             leaked_processes: end.map(|e| e.leaked),
@@ -145,6 +148,7 @@ pub struct HolderJson<'a> {
     pub boot_id: &'a str,
     pub pid: i32,
     pub processes: Processes,
+    pub cgroup: Option<&'a str>,
     pub since: String,
 }
 
@@ -159,6 +163,7 @@ impl<'a> From<&'a Holder> for HolderJson<'a> {
             boot_id: &holder.place.boot_id,
             pid: holder.processes.front.pid,
             processes: holder.processes,
+            cgroup: holder.cgroup.as_deref(),
             since: moment(holder.since),
         }
     }
@@ -310,6 +315,20 @@ mod tests {
         assert_eq!(value["held_by"]["pid"], 7);
         assert_eq!(value["held_by"]["processes"]["guard"]["pid"], 9);
         assert_eq!(value["duration_seconds"], Value::Null);
+    }
+
+    #[test]
+    fn a_run_that_was_found_killed_for_want_of_memory_says_so_without_an_end() {
+        let found = RunRecord {
+            end: None,
+            ..run("sync", 60, Outcome::OomKilled)
+        };
+        assert_eq!(parsed(RunJson::from(&found))["out_of_memory"], "yes");
+        let gone = RunRecord {
+            end: None,
+            ..run("sync", 60, Outcome::Abandoned)
+        };
+        assert_eq!(parsed(RunJson::from(&gone))["out_of_memory"], Value::Null);
     }
 
     #[test]

@@ -223,12 +223,15 @@ pub(crate) mod tests {
                 pid_ns: 1,
                 host: "blue".into(),
             },
+            cgroup: None,
             processes: Processes {
                 front: process(7),
                 keeper: process(8),
                 guard: process(9),
             },
+            cgroup: None,
             since: ago(200),
+            cgroup: None,
         }
     }
 

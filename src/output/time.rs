@@ -65,11 +65,12 @@ pub fn about(d: Duration) -> String {
     }
 }
 
-/// How long something took, in two units: `0.3 s`, `41 s`, `3 min 20 s`, `5 h 12 min`, `2 d 3 h`.
+/// How long something took, in two units: `40 ms`, `1.3 s`, `41 s`, `3 min 20 s`, `5 h 12 min`, `2 d 3 h`.
 pub fn took(d: Duration) -> String {
     let s = d.as_secs();
     match s {
-        0..10 => format!("{}.{} s", s, d.subsec_millis() / 100),
+        0 => format!("{} ms", d.subsec_millis()),
+        1..10 => format!("{}.{} s", s, d.subsec_millis() / 100),
         10..60 => format!("{s} s"),
         60..3_600 => format!("{} min {} s", s / 60, s % 60),
         3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
@@ -148,7 +149,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case(300, "0.3 s")]
+    #[case(40, "40 ms")]
+    #[case(1_300, "1.3 s")]
     #[case(41_900, "41 s")]
     #[case(200_000, "3 min 20 s")]
     #[case(18_720_000, "5 h 12 min")]

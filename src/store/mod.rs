@@ -4,6 +4,7 @@
 //! What a store does not guarantee: that its file system tells the truth. `doctor` proves what can
 //! be proved and [`open`] refuses the mounts that are known to lie.
 
+pub mod folder;
 pub mod lockfile;
 mod mount;
 mod place;

@@ -209,7 +209,7 @@ impl Guard<'_> {
             Err(error) => {
                 self.status = Some(Status::NotExecuted(
                     error.raw_os_error().unwrap_or(libc::EINVAL),
-                ))
+                ));
             }
         }
         give_up_streams();
@@ -301,7 +301,7 @@ impl Guard<'_> {
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
                 Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => {
-                    self.note(status)
+                    self.note(status);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break,

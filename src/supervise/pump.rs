@@ -145,7 +145,7 @@ impl Pump {
 
     fn read(&mut self, keep: &mut dyn FnMut(&[u8])) {
         let Some(from) = &self.from else { return };
-        let mut chunk = [0u8; CHUNK];
+        let mut chunk = vec![0u8; CHUNK];
         match read(from, &mut chunk) {
             Ok(0) => self.from = None,
             Ok(n) => {

@@ -66,9 +66,8 @@ impl Spawn<'_> {
             own_group: self.own_group,
         };
         // SAFETY: this process has one thread, so its copy is in order; the copy calls system calls only, and ends in them.
-        let pid = match unsafe { fork_into(self.cgroup) }? {
-            Some(pid) => pid,
-            None => child.run(failed.as_raw_fd()),
+        let Some(pid) = unsafe { fork_into(self.cgroup) }? else {
+            child.run(failed.as_raw_fd())
         };
         drop(failed);
         let mut errno = [0; 4];

@@ -208,7 +208,7 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> bool {
     })
 }
 
-/// From a line like `lock:	1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
+/// From a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
 fn locker(line: &str) -> Option<i32> {
     let mut fields = line.strip_prefix("lock:")?.split_whitespace().skip(1);
     (fields.next()? == "FLOCK")

@@ -353,7 +353,8 @@ impl Store {
     #[track_caller]
     pub fn holder(&self, job: &str) -> Holder {
         wait_for("a holder in the status", || {
-            Holder::find(&self.json("status", &[job]))
+            let done = finish(self.joblock("status").args(["--json", job]));
+            Holder::find(&serde_json::from_slice(&done.stdout).ok()?)
         })
     }
 

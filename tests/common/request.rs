@@ -6,9 +6,9 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use joblock::clock::{Boot, Wall};
+use joblock::clock::Wall;
 use joblock::name::RunId;
-use joblock::store::record::{End, OutOfMemory, Outcome, RunRecord, Trigger, Who};
+use joblock::store::record::{End, OomCounter, OutOfMemory, Outcome, RunRecord, Trigger, Who};
 use joblock::store::{Cleared, Clearing, Holder, LockRequest, Place, ProcessId, Processes};
 
 /// Answers always the same.
@@ -69,8 +69,11 @@ pub fn record(job: &str) -> RunRecord {
         host: place.host,
         boot_id: place.boot_id,
         container: None,
-        cgroup: Some("/a/b".into()),
-        oom_kills: Some(3),
+        oom_counters: vec![OomCounter {
+            folder: "/a/b".into(),
+            id: 4,
+            kills: 3,
+        }],
         pid: std::process::id().cast_signed(),
         command: vec![
             OsString::from("sleep"),
@@ -100,6 +103,7 @@ pub fn holder(record: &RunRecord) -> Holder {
             keeper: this,
             guard: this,
         },
+        cgroup: None,
         since: Wall::now(),
     }
 }
@@ -130,17 +134,5 @@ pub fn success() -> End {
         cpu: Some(Duration::from_nanos(5)),
         leaked: 1,
         note: Some("well".into()),
-    }
-}
-
-/// Waits for `condition`, half a minute at most.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let until = Boot::now() + Duration::from_secs(30);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Boot::now() < until, "not in 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -63,10 +63,28 @@ fn of_job(attempts: &[Value], job: &str) -> Vec<String> {
         .collect()
 }
 
-/// Right after 00:21: the death is known, on the host that is left.
+/// 00:21: joblock itself lived to write down what became of the job. Green knows at once.
 pub fn tells_of_the_death(stage: &Stage) {
     let attempts = attempts(&stage.green);
     assert_eq!(of_job(&attempts, KILLED), ["schedule blue oom-killed"]);
+}
+
+/// 00:21: nobody lived to write anything down, and blue stays down. Its silence is noticed on green.
+pub fn notices_the_silence(stage: &Stage) {
+    stage.comes(
+        "check is critical about the silence of a dead host",
+        |stage| {
+            let out = stage
+                .green
+                .command("joblock")
+                .args(["check", KILLED])
+                .output()
+                .expect("nsenter");
+            out.status.code() == Some(2)
+        },
+    );
+    let attempts = attempts(&stage.green);
+    assert_eq!(of_job(&attempts, KILLED), ["schedule blue abandoned"]);
 }
 
 /// 00:30, not 08:21: a check that anyone's monitoring can run is critical, although the job runs again by now.

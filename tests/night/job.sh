@@ -21,8 +21,6 @@ person-record-status)
 person-elasticsearch-sync)
     "$night/bin/person-sync.sh" "$night/people.db" "$night/index.db" "$began"
     ;;
-*)
-    until_minute $((began + 1))
-    ;;
+*) ;; # less than a minute
 esac
 tell "ends $job"

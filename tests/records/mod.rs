@@ -198,8 +198,7 @@ impl Past {
             host: went.host.into(),
             boot_id: Place::here().boot_id,
             container: None,
-            cgroup: None,
-            oom_kills: None,
+            oom_counters: Vec::new(),
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
             cwd: "/srv".into(),
@@ -222,12 +221,14 @@ impl Past {
                 host: record.host.clone(),
                 ..Place::here()
             },
+            cgroup: None,
             processes: Processes {
                 front: process,
                 keeper: process,
                 guard: process,
             },
             since: record.started,
+            cgroup: None,
         }
     }
 

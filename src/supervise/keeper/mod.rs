@@ -172,6 +172,10 @@ impl Keeper<'_> {
 }
 
 /// The keeper while it has the lock.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one end that comes at its own time, in any order"
+)]
 struct Holding<'a> {
     keeper: Keeper<'a>,
     grant: Box<dyn Grant>,
@@ -363,7 +367,7 @@ impl Holding<'_> {
         match grant.release(&end, tail.as_ref()) {
             Ok(Recorded::Stored) => {}
             Ok(Recorded::Spooled { why, file }) => {
-                keeper.say(Level::Error, spooled(&why, &file.display().to_string()))
+                keeper.say(Level::Error, spooled(&why, &file.display().to_string()));
             }
             Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
         }

@@ -1,0 +1,309 @@
+//! Puts a plan together: for each part the command line's word, else the jobs file's, else the default.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::{
+    CAPTURE, Environment, Fresh, KILL_AFTER, Leftovers, Located, PlanError, Planned, RunPlan,
+    Source, Sources, Wait, trigger,
+};
+use crate::cli::{RerunArgs, RunArgs, StartArgs};
+use crate::config::{At, Job, JobsFile, UnknownJob};
+use crate::duration::Span;
+use crate::exit;
+use crate::guess;
+use crate::name::{JobName, LockName, RunId};
+use crate::store::record::{RunRecord, Trigger};
+
+/// The plan of `joblock run`.
+pub fn plan(
+    args: &RunArgs,
+    file: Option<&JobsFile>,
+    store: Located,
+    environment: &Environment,
+) -> Result<Planned, PlanError> {
+    let entry = Entry::of(&args.job, file)?;
+    let (command, command_source) = command_of(args, file, &entry)?;
+    let (lock, lock_source) = match (&args.lock, entry.get(|j| j.lock.as_ref())) {
+        (Some(lock), _) => (lock.clone(), Source::Option("--lock")),
+        (None, Some((lock, source))) => (lock, source),
+        (None, None) => (args.job.clone().into(), Source::Default("the job's name")),
+    };
+    let what = What {
+        job: args.job.clone(),
+        command,
+        command_source,
+        lock,
+        lock_source,
+        repeats: None,
+    };
+    let mut planned = assemble(what, &args.start, &entry, store, environment)?;
+    match (
+        args.unless_succeeded_within,
+        entry.get(|j| j.unless_succeeded_within.as_ref()),
+    ) {
+        (Some(within), _) => {
+            planned.plan.fresh = Some(Fresh { within });
+            planned.sources.fresh = Source::Option("--unless-succeeded-within");
+        }
+        (None, Some((within, source))) => {
+            planned.sources.fresh = source;
+            if matches!(planned.plan.trigger, Trigger::Schedule | Trigger::Startup) {
+                planned.plan.fresh = Some(Fresh { within });
+            } else {
+                planned.sources.fresh_out_of_force = Some(within);
+            }
+        }
+        (None, None) => {}
+    }
+    Ok(planned)
+}
+
+/// The plan of `joblock rerun`: what `run` did, again, under the same lock. Never "fresh".
+pub fn rerun(
+    args: &RerunArgs,
+    run: &RunRecord,
+    file: Option<&JobsFile>,
+    store: Located,
+    environment: &Environment,
+) -> Result<Planned, PlanError> {
+    let entry = Entry::of(&run.job, file)?;
+    let (command, command_source) = match entry.get(|j| j.command.as_ref()) {
+        Some((words, source)) => (words.into_iter().map(OsString::from).collect(), source),
+        None if run.command.is_empty() => {
+            return Err(PlanError::NothingToRepeat(run.run_id.clone()));
+        }
+        None if run.who.uid != environment.uid => {
+            return Err(PlanError::OthersCommand {
+                run: run.run_id.clone(),
+                user: run.who.user.clone(),
+            });
+        }
+        None => (run.command.clone(), Source::History(run.run_id.clone())),
+    };
+    let (lock, lock_source) = entry
+        .get(|j| j.lock.as_ref())
+        .unwrap_or_else(|| (run.lock.clone(), Source::History(run.run_id.clone())));
+    let repeats = Some(run.run_id.clone());
+    let what = What {
+        job: run.job.clone(),
+        command,
+        command_source,
+        lock,
+        lock_source,
+        repeats,
+    };
+    assemble(what, &args.start, &entry, store, environment)
+}
+
+/// What the jobs file says of one job.
+struct Entry<'a>(Option<(&'a JobsFile, &'a Job)>);
+
+impl<'a> Entry<'a> {
+    fn of(name: &JobName, file: Option<&'a JobsFile>) -> Result<Self, UnknownJob> {
+        let Some(file) = file else {
+            return Ok(Entry(None));
+        };
+        Ok(Entry(file.job(name)?.map(|job| (file, job))))
+    }
+
+    fn get<T: Clone + 'a>(
+        &self,
+        key: impl FnOnce(&'a Job) -> Option<&'a At<T>>,
+    ) -> Option<(T, Source)> {
+        let (file, job) = self.0?;
+        let at = key(job)?;
+        Some((
+            at.value.clone(),
+            Source::File {
+                path: file.path.clone(),
+                line: at.line,
+            },
+        ))
+    }
+
+    /// The option's value, else the file's; `source` is told which of them it is.
+    fn pick<T: Clone + 'a>(
+        &self,
+        source: &mut Source,
+        option: Option<T>,
+        name: &'static str,
+        key: impl FnOnce(&'a Job) -> Option<&'a At<T>>,
+    ) -> Option<T> {
+        let found = match option {
+            Some(value) => (value, Source::Option(name)),
+            None => self.get(key)?,
+        };
+        *source = found.1;
+        Some(found.0)
+    }
+}
+
+fn command_of(
+    args: &RunArgs,
+    file: Option<&JobsFile>,
+    entry: &Entry<'_>,
+) -> Result<(Vec<OsString>, Source), PlanError> {
+    let job = || args.job.clone();
+    match (args.command.is_empty(), entry.get(|j| j.command.as_ref())) {
+        (false, Some((_, source))) if !args.override_command => Err(PlanError::TwoCommands {
+            job: job(),
+            place: source,
+        }),
+        (false, _) => Ok((args.command.clone(), Source::CommandLine)),
+        (true, _) if args.override_command => Err(PlanError::NothingToOverride(job())),
+        (true, Some((words, source))) => {
+            Ok((words.into_iter().map(OsString::from).collect(), source))
+        }
+        (true, None) => {
+            let why = match (file, entry.0) {
+                (None, _) => "none is given, and there is no jobs file".to_owned(),
+                (Some(file), Some((_, known))) => {
+                    format!(
+                        "none is given, and {}:{} has none",
+                        file.path.display(),
+                        known.line
+                    )
+                }
+                (Some(file), None) => {
+                    let guess = guess::did_you_mean(
+                        args.job.as_str(),
+                        file.jobs.keys().map(JobName::as_str),
+                    );
+                    format!(
+                        "none is given, and {} doesn't name the job{guess}",
+                        file.path.display()
+                    )
+                }
+            };
+            Err(PlanError::NoCommand { job: job(), why })
+        }
+    }
+}
+
+/// What is run, before it is known how.
+struct What {
+    job: JobName,
+    command: Vec<OsString>,
+    command_source: Source,
+    lock: LockName,
+    lock_source: Source,
+    repeats: Option<RunId>,
+}
+
+fn assemble(
+    what: What,
+    start: &StartArgs,
+    entry: &Entry<'_>,
+    store: Located,
+    environment: &Environment,
+) -> Result<Planned, PlanError> {
+    let (trigger, trigger_source) = trigger::trigger(start.trigger, environment)?;
+    let mut from = Sources::of(
+        store.source,
+        what.command_source,
+        what.lock_source,
+        trigger_source,
+    );
+    let option = |given: bool| given.then_some(true);
+    let plan = RunPlan {
+        store: store.url,
+        store_id: store.pinned,
+        job: what.job,
+        lock: what.lock,
+        lock_is_declared: matches!(from.lock, Source::File { .. }),
+        ttl: entry.pick(&mut from.ttl, start.ttl, "--ttl", |j| j.ttl.as_ref()),
+        wait: wait(start, entry, &mut from.wait),
+        conflict_exit_code: entry
+            .pick(
+                &mut from.conflict_exit_code,
+                start.conflict_exit_code,
+                "--conflict-exit-code",
+                |j| j.conflict_exit_code.as_ref(),
+            )
+            .unwrap_or(exit::LOCK_HELD),
+        fresh: None,
+        time_limit: entry
+            .pick(
+                &mut from.time_limit,
+                start.time_limit,
+                "--time-limit",
+                |j| j.time_limit.as_ref(),
+            )
+            .and_then(Span::limit),
+        kill_after: entry
+            .pick(
+                &mut from.kill_after,
+                start.kill_after,
+                "--kill-after",
+                |j| j.kill_after.as_ref(),
+            )
+            .unwrap_or(KILL_AFTER),
+        signal: entry
+            .pick(&mut from.signal, start.signal, "--signal", |j| {
+                j.signal.as_ref()
+            })
+            .unwrap_or(libc::SIGTERM),
+        leftovers: match entry.pick(
+            &mut from.leftovers,
+            option(start.wait_for_children),
+            "--wait-for-children",
+            |j| j.wait_for_children.as_ref(),
+        ) {
+            Some(true) => Leftovers::WaitFor,
+            Some(false) | None => Leftovers::End,
+        },
+        trigger,
+        reason: entry.pick(&mut from.reason, start.reason.clone(), "--reason", |j| {
+            j.reason.as_ref()
+        }),
+        tags: tags(start, entry),
+        capture: entry
+            .pick(
+                &mut from.capture,
+                start.no_capture.then_some(None),
+                "--no-capture",
+                |j| j.capture.as_ref(),
+            )
+            .unwrap_or(Some(CAPTURE)),
+        verbosity: match (start.quiet, start.verbose) {
+            (true, _) => -1,
+            (_, true) => 1,
+            _ => entry.get(|j| j.verbosity.as_ref()).map_or(0, |(v, _)| v),
+        },
+        command: what.command,
+        repeats: what.repeats,
+    };
+    let private_in_file = || {
+        entry
+            .get(|j| j.private_store.as_ref())
+            .is_some_and(|(yes, _)| yes)
+    };
+    Ok(Planned {
+        plan,
+        private_store: start.private_store || private_in_file(),
+        store_unasked: store.unasked,
+        sources: from,
+    })
+}
+
+fn wait(start: &StartArgs, entry: &Entry<'_>, source: &mut Source) -> Wait {
+    let (option, name) = if start.nonblock {
+        (Some(Span::For(Duration::ZERO)), "--nonblock")
+    } else {
+        (start.wait, "--wait")
+    };
+    match entry.pick(source, option, name, |j| j.wait.as_ref()) {
+        None | Some(Span::For(Duration::ZERO)) => Wait::No,
+        Some(Span::For(length)) => Wait::For(length),
+        Some(Span::Forever) => Wait::Forever,
+    }
+}
+
+/// The file's, and the command line's over them.
+fn tags(start: &StartArgs, entry: &Entry<'_>) -> BTreeMap<String, String> {
+    let mut tags = entry.0.map(|(_, job)| job.tags.clone()).unwrap_or_default();
+    tags.extend(start.tags.iter().cloned());
+    tags
+}
