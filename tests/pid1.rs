@@ -240,7 +240,10 @@ fn a_namespace_that_is_killed_leaves_a_lock_that_the_next_one_takes() {
     .expect(0);
     let outcomes = store.outcomes("killed");
     // The kernel ends one after the other: the keeper may live just long enough to see its job die.
-    assert!(["abandoned", "signaled"].contains(&outcomes[0].as_str()), "{outcomes:?}");
+    assert!(
+        ["abandoned", "signaled"].contains(&outcomes[0].as_str()),
+        "{outcomes:?}"
+    );
     assert_eq!(outcomes[1..], ["succeeded"]);
 }
 
