@@ -229,9 +229,7 @@ pub(crate) mod tests {
                 keeper: process(8),
                 guard: process(9),
             },
-            cgroup: None,
             since: ago(200),
-            cgroup: None,
         }
     }
 

@@ -228,7 +228,6 @@ impl Past {
                 guard: process,
             },
             since: record.started,
-            cgroup: None,
         }
     }
 
