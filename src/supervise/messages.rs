@@ -100,6 +100,8 @@ pub enum ToGuard {
 pub enum FrontToGuard {
     /// Pass this signal on to the job's first process.
     Signal(i32),
+    /// The end is recorded: nothing is left to hold the lock for.
+    Recorded,
 }
 
 /// Guard to front and to keeper.
