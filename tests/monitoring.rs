@@ -141,11 +141,8 @@ fn whatever_joblock_cannot_tell_is_unknown_and_on_stdout() {
     past.jobs_file("[jobs.sync]\ncolour = \"red\"\n");
     assert_eq!(check(&past, &[]).1, 3);
     past.jobs_file("");
-    std::fs::write(
-        past.path("joblock.db"),
-        RunId::random().as_str().repeat(1_000),
-    )
-    .expect("it can be spoilt");
+    std::fs::write(past.path("store"), RunId::random().as_str().repeat(1_000))
+        .expect("it can be spoilt");
     let (line, exit) = check(&past, &[]);
     assert_eq!(exit, 3, "{line}");
     let value = past.json(&["check"]);
