@@ -21,8 +21,8 @@ use joblock::clock::{Boot, Wall};
 use joblock::name::{LockName, Token};
 use joblock::store::record::{Attempted, Outcome, Query};
 use joblock::store::{
-    Attempt, Cleared, Expiry, Grant, LockRequest, Purpose, Renewal, Request, Store, StoreError,
-    StoreUrl, open,
+    Attempt, Cleared, Expiry, Grant, Level, LockRequest, Purpose, Renewal, Request, Store,
+    StoreError, StoreUrl, open,
 };
 use nolock::NoLock;
 use request::{GONE, Looks, Says, request, success};
@@ -558,4 +558,35 @@ fn a_store_is_pinned_by_its_id() {
             "{error}"
         );
     }
+}
+
+#[rstest]
+fn doctor_finds_a_good_store_good(#[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = kind.open(dir.path());
+    let findings = store.probe();
+    let bad: Vec<_> = findings.iter().filter(|f| f.level != Level::Ok).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    for what in [
+        "second open file",
+        "second process",
+        "survives exec",
+        "freed by SIGKILL",
+        "SQLite's locks",
+        "journal",
+        "integrity",
+        "id",
+        "clock",
+    ] {
+        assert!(
+            findings.iter().any(|f| f.what.contains(what)),
+            "nothing about {what}: {findings:?}"
+        );
+    }
+    // the file that was tried on is gone again
+    let left = std::fs::read_dir(dir.path())
+        .expect("read")
+        .flatten()
+        .filter(|f| f.file_name().to_string_lossy().contains("probe"));
+    assert_eq!(left.count(), 0);
 }

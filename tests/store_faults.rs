@@ -14,8 +14,8 @@ use joblock::name::{RunId, Token};
 use joblock::store::lockfile::slots::{self, Claim};
 use joblock::store::record::{End, Outcome, Query};
 use joblock::store::{
-    Attempt, Expiry, Grant, LockRequest, Purpose, Recorded, Renewal, Store, StoreError, StoreUrl,
-    open,
+    Attempt, Expiry, Grant, Level, LockRequest, Purpose, Recorded, Renewal, Store, StoreError,
+    StoreUrl, open,
 };
 use request::{GONE, Looks, request, success};
 use rstest::rstest;
@@ -576,7 +576,7 @@ fn torn_slots_of_a_lock_file_cost_no_token() {
         .expect("release");
     let path = folder.0.path().join("job.lock");
     let mut bytes = fs::read(&path).expect("read");
-    bytes[..8192].fill(0xa5);
+    bytes[..4 * 4096].fill(0xa5);
     fs::write(&path, bytes).expect("write");
     assert_eq!(granted(&*folder.lockfile(), &short()).token(), Token(2));
 }
@@ -611,4 +611,31 @@ fn a_history_that_takes_no_record_costs_a_lockfile_store_no_run() {
             (Some(Token(2)), Outcome::Succeeded)
         ]
     );
+}
+
+#[test]
+fn doctor_names_what_is_wrong() {
+    let folder = Folder::new();
+    let store = folder.store(false);
+    let holder = granted(&*store, &short());
+    let sql = folder.sql();
+    sql.execute_batch("UPDATE runs SET started = started + 3600000")
+        .expect("sql");
+    fs::set_permissions(folder.db(), Permissions::from_mode(0o666)).expect("chmod");
+    fs::rename(folder.db(), folder.0.path().join("moved.db")).expect("rename");
+    assert!(matches!(
+        holder.release(&success(), None),
+        Ok(Recorded::Spooled { .. })
+    ));
+    fs::rename(folder.0.path().join("moved.db"), folder.db()).expect("rename");
+    let findings = store.probe();
+    let level = |what: &str| {
+        findings
+            .iter()
+            .find(|f| f.what.contains(what))
+            .map(|f| f.level)
+    };
+    assert_eq!(level("wall clock"), Some(Level::Warning), "{findings:?}");
+    assert_eq!(level("s.db"), Some(Level::Bad), "{findings:?}");
+    assert_eq!(level("spool"), Some(Level::Warning), "{findings:?}");
 }

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod lockfile;
 mod mount;
 mod place;
+mod probe;
 pub mod record;
 pub mod spool;
 pub mod sqlite;
@@ -112,7 +113,7 @@ pub enum StoreError {
     },
 }
 
-/// A process by pid and start time (field 22 of proc_pid_stat(5), clock ticks since boot), so that a
+/// A process by pid and start time (field 22 of `proc_pid_stat(5)`, clock ticks since boot), so that a
 /// reused pid is not taken for it. Comparable only within one boot, pid namespace and time namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {

@@ -42,9 +42,10 @@ impl Steps for Arc<Inner> {
         let path = file.path.clone();
         let broken = |e: std::io::Error| trouble::from_io(&path, &e);
         let before = Boot::now();
-        let Some((side, found)) = Side::of(file).map_err(broken)? else {
+        let Some(side) = Side::of(file).map_err(broken)? else {
             return Ok(Look::Again);
         };
+        let found = side.holders().map_err(broken)?;
         if let Some(version) = found.newer {
             let known = i64::from(slots::VERSION);
             return Err(StoreError::Newer {
@@ -81,7 +82,7 @@ impl Steps for Arc<Inner> {
                 Cleared::Gone { .. } => Some(self.abandoned(request, &holder.run_id)?),
             },
         };
-        LockfileGrant::write(self, request, side, &known, abandoned)
+        LockfileGrant::write(self, request, side, &known, abandoned.as_ref())
             .map(|grant| Look::Granted(Box::new(grant)))
     }
 }
@@ -171,7 +172,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         known: &Known,
-        abandoned: Option<Abandoned>,
+        abandoned: Option<&Abandoned>,
     ) -> Result<Self, StoreError> {
         let token = known.token().map_or(Token(1), Token::next);
         let mut record = request.record.clone();
@@ -198,7 +199,7 @@ impl LockfileGrant {
             holder: grant.holder.clone(),
         };
         let written = inner.db().write(|tx| {
-            if let Some(old) = &abandoned {
+            if let Some(old) = abandoned {
                 rows::abandon(tx, &old.run, old.outcome, old.memory)?;
             }
             locks::grant(tx, &request.lock, &row)?;
@@ -281,7 +282,7 @@ impl Grant for LockfileGrant {
         match renewal {
             Renewal::Renewed | Renewal::Stop(_) => self.sent = now,
             Renewal::Lost(_) | Renewal::Revoked(_) => {
-                self.lost |= matches!(renewal, Renewal::Lost(_))
+                self.lost |= matches!(renewal, Renewal::Lost(_));
             }
         }
         Ok(renewal)
@@ -308,8 +309,8 @@ impl Grant for LockfileGrant {
         if !self.lost
             && self
                 .side
-                .newest()
-                .is_ok_and(|slot| slot.is_some_and(|s| s.owner == self.record.run_id))
+                .holders()
+                .is_ok_and(|found| found.newest.is_some_and(|s| s.owner == self.record.run_id))
         {
             let _ = self.slot(Boot::now(), true, true);
         }

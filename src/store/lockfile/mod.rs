@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod file;
 pub mod gate;
 mod grant;
+pub mod probe;
 pub mod side;
 pub mod slots;
 pub mod wait;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use crate::clock::{Boot, Wall};
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
+use crate::store::probe as store_probe;
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::spool::Spool;
 use crate::store::sqlite::db::{Db, Make};
@@ -243,7 +245,18 @@ impl Locks for LockfileStore {
     }
 
     fn probe(&self) -> Vec<Finding> {
-        Vec::new()
+        let inner = &self.inner;
+        let mut findings = probe::locks(&inner.folder, true);
+        findings.push(store_probe::file_system(&inner.folder, &["flock", "posix"]));
+        findings.extend(
+            [inner.folder.clone(), inner.folder.join("history.db")]
+                .iter()
+                .map(|path| store_probe::rights(path)),
+        );
+        findings.extend(store_probe::database(&inner.db()));
+        findings.push(store_probe::clock());
+        findings.push(store_probe::spool(inner.spool.entries().len()));
+        findings
     }
 }
 
@@ -322,10 +335,10 @@ impl Inner {
         if !file.try_lock().map_err(broken)? {
             return Ok(());
         }
-        let Some((mut side, found)) = side::Side::of(file).map_err(broken)? else {
+        let Some(side) = side::Side::of(file).map_err(broken)? else {
             return Ok(());
         };
-        match found.newest {
+        match side.holders().map_err(broken)?.newest {
             Some(slot) if slot.token == token && slot.owner == *owner && !slot.released => side
                 .write(
                     &Slot {

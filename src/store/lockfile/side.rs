@@ -21,8 +21,6 @@ pub struct Side {
     /// The locked descriptor and its path.
     pub lock: LockFile,
     second: File,
-    /// Where the next slot goes: the block that does not hold the newest.
-    next: u8,
 }
 
 /// The wishes of others, with the words that came with them.
@@ -38,8 +36,7 @@ pub struct Asked {
 
 impl Side {
     /// Takes over a file whose lock was just taken; `None`: its path names another file by now.
-    /// Also what stands in its slots.
-    pub fn of(lock: LockFile) -> io::Result<Option<(Self, Holders)>> {
+    pub fn of(lock: LockFile) -> io::Result<Option<Self>> {
         let Some(second) = lock.second()? else {
             return Ok(None);
         };
@@ -59,27 +56,22 @@ impl Side {
                 _ => {}
             }
         }
-        let found = slots::holders(&second)?;
-        Ok(Some((
-            Side {
-                lock,
-                second,
-                next: found.next,
-            },
-            found,
-        )))
+        Ok(Some(Side { lock, second }))
     }
 
-    /// The newest slot, read afresh.
-    pub fn newest(&self) -> io::Result<Option<Slot>> {
-        Ok(slots::holders(&self.second)?.newest)
+    /// What stands in the slots now.
+    pub fn holders(&self) -> io::Result<Holders> {
+        slots::holders(&self.second)
     }
 
-    /// Writes a slot into the block that does not hold the last one.
-    pub fn write(&mut self, slot: &Slot, durable: bool) -> io::Result<()> {
-        slots::write(&self.second, Place::Slot(self.next), slot, durable)?;
-        self.next = 1 - self.next;
-        Ok(())
+    /// Writes a slot into its block.
+    pub fn write(&self, slot: &Slot, durable: bool) -> io::Result<()> {
+        slots::write(
+            &self.second,
+            Place::Slot(slot.token, slot.seq),
+            slot,
+            durable,
+        )
     }
 
     /// Lays the claim on grant `token`, for good: its holder, should it be alive, sees it at its next heartbeat at the latest.

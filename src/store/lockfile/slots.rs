@@ -2,10 +2,13 @@
 //!
 //! | block | holds |
 //! |---|---|
-//! | 0, 1 | the holder: [`Slot`], written in turn, so that a torn write leaves the one before |
-//! | 2 | a request to stop |
-//! | 3 | a revocation |
-//! | 4 to 7 | claims: that of grant n in block 4 + n mod 4, so that a claim on one grant that is written late does not hide the claim on a later one |
+//! | 0 to 3 | the holder: [`Slot`]; the two of a grant are written in turn, so that a torn write leaves the one before |
+//! | 4 | a request to stop |
+//! | 5 | a revocation |
+//! | 6 to 9 | [`Claim`]s |
+//!
+//! Slots of neighbouring grants stand in different blocks (2 (n mod 2) + seq mod 2), and so do claims (6 + n mod 4): what the holder of
+//! one grant, or a taker, writes late, after it was stopped or cut off, does not hide what belongs to the next one.
 //!
 //! A block begins with `joblock\n`, the format's version (4 bytes, little endian), the length of what follows
 //! (4 bytes), its FNV-1a sum (8 bytes) and then JSON.
@@ -27,7 +30,7 @@ use crate::store::Holder;
 /// The size of a block, and the alignment that `O_DIRECT` asks for on every file system known.
 pub const BLOCK: usize = 4096;
 /// The size of a lock file.
-pub const SIZE: u64 = 8 * BLOCK as u64;
+pub const SIZE: u64 = 10 * BLOCK as u64;
 /// The newest version of a block that this program reads, and the one that it writes.
 pub const VERSION: u32 = 1;
 
@@ -37,8 +40,8 @@ const HEADER: usize = 24;
 /// Which block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// One of the two holder slots: 0 or 1.
-    Slot(u8),
+    /// The slot of a grant and a renewal.
+    Slot(Token, u64),
     /// The request to stop.
     Stop,
     /// The revocation.
@@ -50,10 +53,10 @@ pub enum Place {
 impl Place {
     fn offset(self) -> u64 {
         let block = match self {
-            Place::Slot(n) => u64::from(n & 1),
-            Place::Stop => 2,
-            Place::Revoke => 3,
-            Place::Claim(token) => 4 + token.0 % 4,
+            Place::Slot(token, seq) => 2 * (token.0 % 2) + seq % 2,
+            Place::Stop => 4,
+            Place::Revoke => 5,
+            Place::Claim(token) => 6 + token.0 % 4,
         };
         block * BLOCK as u64
     }
@@ -229,13 +232,11 @@ pub fn write<T: Serialize>(file: &File, place: Place, value: &T, durable: bool) 
     })
 }
 
-/// What stands in the two holder slots of a file.
+/// What stands in the holder slots of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
     /// The newest slot.
     pub newest: Option<Slot>,
-    /// The block that does not hold it, where the next one goes.
-    pub next: u8,
     /// The version of a slot that is too new to be read.
     pub newer: Option<u32>,
 }
@@ -243,8 +244,8 @@ pub struct Holders {
 /// Reads the holder slots of a file.
 pub fn holders(file: &File) -> io::Result<Holders> {
     let mut found = Holders::default();
-    for n in [0, 1] {
-        match read::<Slot>(file, Place::Slot(n))? {
+    for (token, seq) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        match read::<Slot>(file, Place::Slot(Token(token), seq))? {
             Block::Whole(slot) => {
                 if found
                     .newest
@@ -252,7 +253,6 @@ pub fn holders(file: &File) -> io::Result<Holders> {
                     .is_none_or(|b| (b.token, b.seq) < (slot.token, slot.seq))
                 {
                     found.newest = Some(slot);
-                    found.next = 1 - n;
                 }
             }
             Block::Newer(version) => found.newer = Some(version),
@@ -308,7 +308,7 @@ mod tests {
         file.write_all(b"these are not the bytes you are looking for")
             .expect("write");
         assert_eq!(
-            read::<Claim>(&file, Place::Slot(0)).expect("read"),
+            read::<Claim>(&file, Place::Slot(Token(0), 0)).expect("read"),
             Block::Torn
         );
     }

@@ -12,7 +12,6 @@ use crate::name::Token;
 use crate::store::lockfile::attempt::{Look, SOON, Steps};
 use crate::store::lockfile::file::LockFile;
 use crate::store::lockfile::side::Side;
-use crate::store::lockfile::slots::Slot;
 use crate::store::lockfile::wait::Waiters;
 use crate::store::record::{OutOfMemory, Outcome};
 use crate::store::{Cleared, LockRequest, Observed, Place, StoreError, trouble};
@@ -49,24 +48,14 @@ fn with_lock(
     let broken = |e: std::io::Error| trouble::from_io(&path, &e);
     // before the looks at file and row, and before the grant is sent: it serves as both
     let before = Boot::now();
-    let Some((side, found)) = Side::of(file).map_err(broken)? else {
+    let Some(side) = Side::of(file).map_err(broken)? else {
         return Ok(Look::Again);
     };
-    if let Some(version) = found.newer {
-        let known = i64::from(crate::store::lockfile::slots::VERSION);
-        return Err(StoreError::Newer {
-            path: path.display().to_string(),
-            found: version.into(),
-            known,
-        });
-    }
     match write_grant(inner, request, &side, None)? {
         Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
             inner, request, side, token, before,
         )))),
-        Written::Not(Some(old)) => {
-            take_over(inner, request, side, found.newest.as_ref(), &old, before)
-        }
+        Written::Not(Some(old)) => take_over(inner, request, side, &old, before),
         Written::Not(None) => Ok(Look::Again),
     }
 }
@@ -127,16 +116,17 @@ fn write_grant(
     })
 }
 
-fn mark(row: &LockRow, slot: Option<&Slot>, side: &Side) -> Mark {
-    let slot_seq = slot
-        .filter(|s| s.token == row.token && s.owner == row.owner)
-        .map(|s| s.seq);
-    Mark {
+fn mark(row: &LockRow, side: &Side) -> std::io::Result<Mark> {
+    let slot = side
+        .holders()?
+        .newest
+        .filter(|s| s.token == row.token && s.owner == row.owner);
+    Ok(Mark {
         token: row.token,
         row_seq: row.seq,
-        slot_seq,
+        slot_seq: slot.map(|s| s.seq),
         file: side.lock.id,
-    }
+    })
 }
 
 /// The row says that `old` was not released.
@@ -144,10 +134,11 @@ fn take_over(
     inner: &Arc<Inner>,
     request: &LockRequest<'_>,
     side: Side,
-    slot: Option<&Slot>,
     old: &LockRow,
     before: Boot,
 ) -> Result<Look, StoreError> {
+    let path = side.lock.path.clone();
+    let broken = |e: std::io::Error| trouble::from_io(&path, &e);
     // its end may wait in the spool, and frees the lock
     inner.fold()?;
     let (row, known) = inner.db().read(|conn| {
@@ -161,7 +152,7 @@ fn take_over(
     }
     let place = &old.holder.place;
     let seen = Unreleased {
-        mark: mark(old, slot, &side),
+        mark: mark(old, &side).map_err(broken)?,
         granted_on: old.granted_on,
         same_boot: (!place.boot_id.is_empty() && !inner.here.boot_id.is_empty())
             .then(|| place.same_boot(&inner.here)),
@@ -191,10 +182,9 @@ fn take_over(
         Cleared::Gone { .. } => {}
     }
     if decision == Decision::TakeLapsed {
-        let broken = |e: std::io::Error| trouble::from_io(&side.lock.path, &e);
         side.claim(old.token, &request.holder.run_id)
             .map_err(broken)?;
-        let after = mark(old, side.newest().map_err(broken)?.as_ref(), &side);
+        let after = mark(old, &side).map_err(broken)?;
         if after != seen.mark {
             // alive after all. The claim stays: see `grant`
             return Ok(Look::Leased(inner.inspect(&request.lock)?, old.ttl));

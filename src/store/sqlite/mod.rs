@@ -25,11 +25,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Boot;
 use crate::name::LockName;
+use crate::store::lockfile;
 use crate::store::lockfile::attempt::attempt;
 use crate::store::lockfile::file::{self, LockFile};
 use crate::store::lockfile::side;
 use crate::store::lockfile::slots;
 use crate::store::lockfile::wait::Waiters;
+use crate::store::probe;
 use crate::store::spool::Spool;
 use crate::store::{
     About, Attempt, Finding, LockRequest, Locks, Observed, Place, Purpose, Request, Store,
@@ -170,7 +172,21 @@ impl Locks for SqliteStore {
     }
 
     fn probe(&self) -> Vec<Finding> {
-        Vec::new()
+        let inner = &self.inner;
+        let mut findings = lockfile::probe::locks(&inner.locks, true);
+        findings.push(probe::file_system(
+            &inner.path,
+            if inner.shared { &["posix"] } else { &[] },
+        ));
+        let folder = inner.path.parent().map(Path::to_owned);
+        let paths = folder
+            .into_iter()
+            .chain([inner.path.clone(), inner.locks.clone()]);
+        findings.extend(paths.map(|path| probe::rights(&path)));
+        findings.extend(probe::database(&inner.db()));
+        findings.push(probe::clock());
+        findings.push(probe::spool(inner.spool.entries().len()));
+        findings
     }
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Wall;
 use crate::name::{LockName, RunId, Token};
-use crate::store::record::{End, OutOfMemory, Outcome, Query, RunRecord, Tail};
+use crate::store::record::{End, OutOfMemory, Outcome, Query, RunRecord, Tail, Trigger};
 use crate::store::spool::Entry;
 
 use super::locks;
@@ -245,7 +245,7 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<RunRecord>> {
             ":since": query.since.map(|w| w.0),
             ":until": query.until.map(|w| w.0),
             ":host": query.host,
-            ":trigger": query.trigger.map(|t| t.as_str()),
+            ":trigger": query.trigger.map(Trigger::as_str),
             ":limit": limit,
         },
         record,

@@ -1,7 +1,7 @@
 //! The database's format, version 1. The `sqlite:` store uses all of it; `lockfile:` keeps its history in the same
 //! tables and leaves `locks` empty.
 
-/// `application_id` of the file (the letters "JobL"), so that file(1) and we know it.
+/// `application_id` of the file (the letters `JobL`), so that file(1) and we know it.
 pub const APPLICATION_ID: i64 = 0x4a6f_624c;
 /// The format that this program writes, and the newest that it reads: SQLite's `user_version`.
 pub const FORMAT: i64 = 1;

@@ -1,0 +1,178 @@
+//! What `doctor` asks of every store besides its locks: file system, rights, journal, clocks, identity.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::sqlite::db::Db;
+use super::{Finding, Level, mount};
+use crate::clock::{Boot, Wall};
+
+/// So far may a row's time lie in the future before the clocks are doubted.
+const AHEAD: Duration = Duration::from_secs(5 * 60);
+
+fn finding(level: Level, what: &str, detail: String) -> Finding {
+    Finding {
+        level,
+        what: what.into(),
+        detail,
+    }
+}
+
+/// The file system below `path`; `locks`: the kinds of lock that must reach other machines, see [`mount::Mount::lie`].
+pub fn file_system(path: &Path, locks: &[&str]) -> Finding {
+    const WHAT: &str = "file system";
+    let Some(mount) = mount::of(path) else {
+        return finding(
+            Level::Warning,
+            WHAT,
+            "not known: /proc/self/mountinfo does not tell".into(),
+        );
+    };
+    let seen = format!(
+        "{} at {} ({})",
+        mount.kind,
+        mount.point.display(),
+        mount.options
+    );
+    if let Some(lie) = locks.iter().find_map(|kind| mount.lie(kind)) {
+        return finding(Level::Bad, WHAT, format!("{seen}; {lie}"));
+    }
+    match mount::is_local_at(path) {
+        Ok(true) => finding(Level::Ok, WHAT, seen),
+        Ok(false) if mount.kind.starts_with("nfs") => finding(Level::Ok, WHAT, seen),
+        _ => finding(
+            Level::Warning,
+            WHAT,
+            format!(
+                "{seen}; whether its locks reach other machines must be tried from two of them at once"
+            ),
+        ),
+    }
+}
+
+/// Who may read and write `path`.
+pub fn rights(path: &Path) -> Finding {
+    let what = format!("rights of {}", path.display());
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(error) => return finding(Level::Warning, &what, error.to_string()),
+    };
+    let seen = format!(
+        "mode {:04o}, user {}, group {}",
+        meta.mode() & 0o7777,
+        meta.uid(),
+        meta.gid()
+    );
+    let may = |access| rustix::fs::access(path, access).is_ok();
+    if meta.mode() & 0o002 != 0 {
+        return finding(
+            Level::Bad,
+            &what,
+            format!("{seen}: everybody may write, and so take or free any lock; chmod o-w"),
+        );
+    }
+    let ours = match (
+        may(rustix::fs::Access::READ_OK),
+        may(rustix::fs::Access::WRITE_OK),
+    ) {
+        (true, true) => {
+            return finding(Level::Ok, &what, format!("{seen}; you may read and write"));
+        }
+        (true, false) => "you may read, not write: you can look, and start nothing",
+        (false, _) => "you may not read it",
+    };
+    finding(
+        Level::Warning,
+        &what,
+        format!("{seen}; {ours}; join its group, or use `joblock init --system --group GROUP`"),
+    )
+}
+
+/// Journal, sync level, integrity, id and times of a database.
+pub fn database(db: &Db) -> Vec<Finding> {
+    let expect = |what: &str, pragma: &str, wanted: &[&str]| match db.pragma(pragma) {
+        Ok(value) if wanted.contains(&value.as_str()) => finding(Level::Ok, what, value),
+        Ok(value) => finding(
+            Level::Bad,
+            what,
+            format!("{value}, and it should be {}", wanted[0]),
+        ),
+        Err(error) => finding(Level::Bad, what, error.to_string()),
+    };
+    let (journal, sync) = if db.shared {
+        ("delete", ["extra", "3"])
+    } else {
+        ("wal", ["full", "2"])
+    };
+    let mut findings = vec![
+        expect("journal", "journal_mode", &[journal]),
+        expect("synchronous", "synchronous", &sync),
+        expect("integrity of the database", "quick_check", &["ok"]),
+    ];
+    if let Some(value) = findings
+        .iter_mut()
+        .find(|f| f.what == "synchronous" && f.level == Level::Ok)
+    {
+        sync[0].clone_into(&mut value.detail);
+    }
+    findings.push(finding(Level::Ok, "id", db.uuid.clone()));
+    let newest = db.read(|conn| {
+        conn.query_row(
+            "SELECT max(max(started), coalesce(max(ended), 0)) FROM runs",
+            [],
+            |row| row.get::<_, Option<i64>>(0),
+        )
+    });
+    findings.push(match newest {
+        Ok(Some(newest))
+            if Wall(newest)
+                .since(Wall::now())
+                .is_some_and(|ahead| ahead > AHEAD) =>
+        {
+            finding(
+                Level::Warning,
+                "wall clock",
+                format!(
+                    "a run is dated {}, in the future: set the clocks of all hosts",
+                    Wall(newest).to_datetime()
+                ),
+            )
+        }
+        Ok(_) => finding(
+            Level::Ok,
+            "wall clock",
+            Wall::now().to_datetime().to_string(),
+        ),
+        Err(error) => finding(Level::Bad, "wall clock", error.to_string()),
+    });
+    findings
+}
+
+/// Whether the clock that leases are measured by goes on.
+pub fn clock() -> Finding {
+    let before = Boot::now();
+    std::thread::sleep(Duration::from_millis(2));
+    match Boot::now().since(before) {
+        Duration::ZERO => finding(
+            Level::Bad,
+            "CLOCK_BOOTTIME",
+            "it stands still: no lease can be measured on this machine".into(),
+        ),
+        _ => finding(Level::Ok, "CLOCK_BOOTTIME", "it advances".into()),
+    }
+}
+
+/// Records that wait for a writer.
+pub fn spool(waiting: usize) -> Finding {
+    match waiting {
+        0 => finding(Level::Ok, "spool", "empty".into()),
+        n => finding(
+            Level::Warning,
+            "spool",
+            format!(
+                "{n} records wait for the next run to fold them into the database; it could not take them when they were written"
+            ),
+        ),
+    }
+}
