@@ -18,8 +18,9 @@ use nfs::lab::{self, HERE, Lab};
 use nfs::witness::{Seen, Witness};
 use serde_json::Value;
 
-/// flock(2) is the client's own here; the locks that SQLite uses are the server's.
-const MOUNT: &str = "vers=3,local_lock=flock";
+/// flock(2) is the client's own here; the locks that SQLite uses are the server's. With the short time limits a link
+/// that was cut is noticed to be back within seconds.
+const MOUNT: &str = "vers=3,local_lock=flock,timeo=50,retrans=1";
 
 /// Of every lease here. The machines are slow: a heartbeat may take a second.
 const TTL: Duration = Duration::from_secs(9);
