@@ -231,8 +231,11 @@ fn a_disk_that_fills_up_while_the_job_runs_costs_the_job_nothing() {
         );
         let done = finish(&mut mounted(&store, &script, &command)).expect(7);
         assert_eq!(done.out(), "ran\n", "{done}");
-        let outcomes = done.err().matches("\"outcome\": \"failed\"").count();
-        assert_eq!(outcomes, 1, "the end was kept, or folded in later: {done}");
+        let told = |words: &str| done.err().matches(words).count();
+        let kept = told("\"outcome\": \"failed\"") == 1;
+        let lost_loudly =
+            told("could NOT be recorded") == 1 && told("\"outcome\": \"abandoned\"") == 1;
+        assert!(kept || lost_loudly, "{kind:?}: {done}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod records;
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ fn say(past: &Past, args: &[&str]) -> (i32, String) {
 #[rstest]
 #[case::local(Past::local())]
 #[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
 fn stop_tells_the_holder_who_asks_and_why_and_waits_for_its_end(#[case] past: Past) {
     let (record, grant) = past.begin("sync", &Went::new(Outcome::Running, HOUR));
     let token = grant.token();
@@ -75,6 +76,7 @@ fn stop_tells_the_holder_who_asks_and_why_and_waits_for_its_end(#[case] past: Pa
 #[rstest]
 #[case::local(Past::local())]
 #[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
 fn unlock_revokes_and_waits_until_the_holder_has_let_go(#[case] past: Past) {
     let (_, grant) = past.begin("sync", &Went::new(Outcome::Running, HOUR));
     let keeper = keep(grant, Outcome::Lost);
@@ -134,7 +136,10 @@ fn unlock_names_what_is_left_here_and_kills_it_only_when_told_to() {
     let (code, said) = say(&past, &["unlock", "sync", "--reason", "x", "--kill"]);
     let status = left.wait().expect("it ends");
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("ended 1 of its processes"), "{said}");
+    assert!(
+        said.contains(&format!("ended on this machine: pid {}", left.id())),
+        "{said}"
+    );
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(9)
@@ -161,7 +166,7 @@ fn a_holder_that_answers_no_more_is_waited_for_no_longer_than_its_lease() {
 fn inside(past: &Past, run: &str, token: &str, args: &[&str]) -> i32 {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_joblock"));
     command
-        .env("JOBLOCK_STORE", past.url())
+        .env("JOBLOCK_STORE", &past.url)
         .env("JOBLOCK_RUN_ID", run)
         .env("JOBLOCK_TOKEN", token);
     // A jobs file that names another store by now is no reason to look there.
@@ -181,6 +186,7 @@ fn inside(past: &Past, run: &str, token: &str, args: &[&str]) -> i32 {
 #[rstest]
 #[case::local(Past::local())]
 #[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
 fn assert_is_true_as_long_as_the_lock_is_held_and_no_longer(#[case] past: Past) {
     let (record, mut grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
     let run = record.run_id.as_str();
@@ -201,7 +207,7 @@ fn assert_is_true_as_long_as_the_lock_is_held_and_no_longer(#[case] past: Past) 
     assert_eq!(inside(&past, run, "1", &[]), 1, "released");
     let (_, _grant) = past.begin("sync", &Went::new(Outcome::Running, 1));
     assert_eq!(inside(&past, run, "1", &[]), 1, "another run has it");
-    std::fs::remove_file(past.path("joblock.db")).expect("it was there");
+    past.lose();
     assert_eq!(inside(&past, run, "1", &[]), 69, "the store is gone");
 }
 
@@ -220,4 +226,67 @@ fn assert_is_false_from_the_moment_of_a_revocation() {
         .revoke(&record.lock, &request)
         .expect("it is revoked");
     assert_eq!(inside(&past, record.run_id.as_str(), "1", &[]), 1);
+}
+
+/// A real run of `command`, and not before it holds its lock.
+fn running(past: &Past, job: &str, command: &[&str]) -> Child {
+    let args = [&["run", job, "--"], command].concat();
+    let child = past
+        .plain(&args)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let begun = Instant::now();
+    while !past
+        .store
+        .jobs()
+        .expect("the store works")
+        .contains(&job.to_owned())
+    {
+        assert!(begun.elapsed() < LIMIT, "it never ran");
+        sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+#[rstest]
+#[case::local(Past::local())]
+#[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
+fn a_real_run_can_be_stopped_and_unlocked_from_elsewhere(#[case] past: Past) {
+    let mut run = running(&past, "sync", &["sleep", "1000"]);
+    let (code, said) = say(&past, &["stop", "sync", "--reason", "wrong file"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!run.wait().expect("it ends").success());
+    let value = past.json(&["show", "sync"]);
+    assert_eq!(value["run"]["outcome"], "stopped");
+    assert!(
+        value["run"]["notes"].to_string().contains("wrong file"),
+        "{value}"
+    );
+
+    let mut run = running(&past, "mail", &["sleep", "1000"]);
+    let (code, said) = say(&past, &["unlock", "mail", "--reason", "blue is gone"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(run.wait().expect("it ends").code(), Some(79));
+    let value = past.json(&["show", "mail"]);
+    assert_eq!(value["run"]["outcome"], "lost");
+    assert!(
+        value["run"]["notes"].to_string().contains("blue is gone"),
+        "{value}"
+    );
+}
+
+#[rstest]
+#[case::local(Past::local())]
+#[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
+fn a_real_job_is_told_that_it_holds_its_lock(#[case] past: Past) {
+    let joblock = env!("CARGO_BIN_EXE_joblock");
+    past.joblock(&["run", "sync", "--", joblock, "assert", "sync"])
+        .assert()
+        .code(0);
+    past.joblock(&["run", "sync", "--", joblock, "assert", "mail"])
+        .assert()
+        .code(1);
 }

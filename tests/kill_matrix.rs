@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{
-    Finished, Holder, Kind, Running, Store, fixture, process, start, stays, text, wait_until,
+    Finished, Holder, Kind, Running, Store, finish, fixture, process, start, stays, text,
+    wait_until,
 };
 use process::Process;
 use rstest::rstest;
@@ -44,6 +45,19 @@ impl Hit {
             Hit::All => vec![front, keeper, guard],
             Hit::Session => process::in_session(front.pid),
         }
+    }
+}
+
+/// SIGKILL to all of them, as if at one moment: none has the time to act on another's end.
+fn kill_at_once(targets: &[Process]) {
+    for target in targets {
+        target.kill(libc::SIGSTOP);
+    }
+    wait_until("all are stopped", || {
+        targets.iter().all(|p| p.is_stopped() || !p.lives())
+    });
+    for target in targets {
+        target.kill(libc::SIGKILL);
     }
 }
 
@@ -148,9 +162,7 @@ fn sigkill_never_leaves_two_trees_the_next_start_works_and_the_history_tells(
     let trees = Trees::new(kind);
     let (first, holder) = trees.grow(family);
     let next = trees.wait_behind();
-    for target in hit.targets(&holder) {
-        target.kill(9);
-    }
+    kill_at_once(&hit.targets(&holder));
     if hit == Hit::Keeper && kind != Kind::Shared {
         // The kernel lock has no end and the guard has the descriptor: the job may go on, and goes on being alone.
         stays("no second tree", Duration::from_millis(300), || {
@@ -287,9 +299,7 @@ fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
     for kind in [Kind::Local, Kind::Shared, Kind::Lockfile] {
         let trees = Trees::new(kind);
         let (first, holder) = trees.grow("closes-descriptors");
-        for target in Hit::All.targets(&holder) {
-            target.kill(9);
-        }
+        kill_at_once(&Hit::All.targets(&holder));
         first.finish();
         trees.stop();
         wait_until("all but the daemon are gone", || {
@@ -303,4 +313,43 @@ fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
             "{kind:?}"
         );
     }
+}
+
+/// Without these, a witness that sees nothing would make every test above pass.
+#[rstest]
+fn the_witnesses_notice_two_trees_at_once(
+    #[values(
+        "alone",
+        "ignores-term",
+        "double-forks",
+        "calls-setsid",
+        "closes-descriptors"
+    )]
+    family: &str,
+    #[values(false, true)] the_first_process_is_gone: bool,
+) {
+    let trees = Trees::new(Kind::Local);
+    let bare = |ready: &str| {
+        let mut tree = trees.store.program(fixture("tree.sh"));
+        tree.arg(family).env("JOBLOCK_RUN_ID", ready);
+        tree.env("TREE", trees.store.file(""))
+            .env("READY", trees.store.file(ready));
+        tree
+    };
+    let first = start(&mut bare("ready-1"));
+    wait_until("the first tree", || trees.store.file("ready-1").exists());
+    if the_first_process_is_gone {
+        first.process().kill(9);
+        let family_lives = family != "alone";
+        wait_until("its end", || {
+            !first.process().lives() && trees.store.marked().is_empty() != family_lives
+        });
+        if !family_lives {
+            trees.stop();
+            finish(&mut bare("ready-2")).expect(0);
+            return trees.assert_no_overlap();
+        }
+    }
+    finish(&mut bare("ready-2")).expect(99);
+    assert_ne!(text(&trees.store.file("overlap")), "");
 }

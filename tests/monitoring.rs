@@ -27,7 +27,7 @@ fn check(past: &Past, args: &[&str]) -> (String, i32) {
 #[case::succeeded(Outcome::Succeeded, 0, "JOBLOCK OK - ")]
 #[case::stopped(Outcome::Stopped, 1, "JOBLOCK WARNING - sync was stopped")]
 #[case::failed(Outcome::Failed, 2, "JOBLOCK CRITICAL - sync failed (exit 3) ")]
-#[case::killed(Outcome::Signaled, 2, "JOBLOCK CRITICAL - sync signal KILL ")]
+#[case::killed(Outcome::Signaled, 2, "JOBLOCK CRITICAL - sync signaled (KILL) ")]
 #[case::out_of_memory(Outcome::OomKilled, 2, "JOBLOCK CRITICAL - sync oom-killed ")]
 #[case::timed_out(Outcome::TimedOut, 2, "JOBLOCK CRITICAL - sync timed-out ")]
 #[case::lost(Outcome::Lost, 2, "JOBLOCK CRITICAL - sync lost ")]
@@ -141,11 +141,8 @@ fn whatever_joblock_cannot_tell_is_unknown_and_on_stdout() {
     past.jobs_file("[jobs.sync]\ncolour = \"red\"\n");
     assert_eq!(check(&past, &[]).1, 3);
     past.jobs_file("");
-    std::fs::write(
-        past.path("joblock.db"),
-        RunId::random().as_str().repeat(1_000),
-    )
-    .expect("it can be spoilt");
+    std::fs::write(past.path("store"), RunId::random().as_str().repeat(1_000))
+        .expect("it can be spoilt");
     let (line, exit) = check(&past, &[]);
     assert_eq!(exit, 3, "{line}");
     let value = past.json(&["check"]);

@@ -140,6 +140,7 @@ fn of_300_starts_against_a_loop_of_short_jobs_each_refused_one_names_a_run_that_
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
 ) {
     let store = Store::new(kind);
+    store.sh(&[], "loop", "exit 0").expect(0);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let (store, over) = (&store, &over);

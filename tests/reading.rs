@@ -2,6 +2,10 @@
 
 mod records;
 
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use joblock::store::record::{Outcome, Tail, Trigger};
 use joblock::supervise::process;
 use records::{Past, Went};
@@ -187,9 +191,40 @@ fn status_says_who_runs_what_where_and_since_when() {
         line("nightly")
     );
     assert!(
-        text.contains(&format!("store {}", past.url())) && text.contains("local"),
+        text.contains(&format!("store {}", past.url)) && text.contains("local"),
         "{text}"
     );
+}
+
+#[test]
+fn every_answer_has_the_fields_that_are_documented_for_it() {
+    let past = Past::local();
+    past.ran("sync", &Went::new(Outcome::Succeeded, HOUR).saying(b"x", 1));
+    let documented = include_str!("../docs/json.md");
+    let answers = documented.split_once("## Answers").expect("the section").1;
+    for (args, fields) in [
+        (&["history"][..], &["runs"][..]),
+        (&["show", "sync"], &["run", "output"]),
+        (&["logs", "sync"], &["run_id", "job", "outcome", "output"]),
+        (&["status"], &["store", "jobs"]),
+        (&["check"], &["status", "exit_code", "error", "jobs"]),
+        (&["doctor"], &["store", "verdict", "findings"]),
+    ] {
+        let expected = fields
+            .iter()
+            .chain(&["version"])
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(keys(&past.json(args)), sorted(expected), "{args:?}");
+        let row = answers
+            .lines()
+            .find(|l| l.starts_with(&format!("| `{}`", args[0])))
+            .expect("a row");
+        assert!(
+            fields.iter().all(|f| row.contains(&format!("`{f}`"))),
+            "{row}"
+        );
+    }
 }
 
 #[test]
@@ -371,7 +406,7 @@ fn logs_follow_a_run_to_its_end() {
     grant.save_tail(&tail("one\n")).expect("a tail");
     let mut follower = past
         .plain(&["logs", "-f", "sync"])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
     let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
@@ -386,6 +421,90 @@ fn logs_follow_a_run_to_its_end() {
     assert_eq!(line().as_deref(), Some("three"));
     assert_eq!(line(), None);
     assert_eq!(follower.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_real_run_can_be_followed_while_it_runs() {
+    use std::io::{BufRead, BufReader, Write};
+    let past = Past::local();
+    let script = "echo one; read go; echo two; exit 3";
+    let mut command = past.plain(&["run", "sync", "--", "sh", "-c", script]);
+    let mut run = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let begun = Instant::now();
+    while !past
+        .store
+        .jobs()
+        .expect("the store works")
+        .contains(&"sync".to_owned())
+    {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never ran");
+        sleep(Duration::from_millis(20));
+    }
+    let mut follower = past
+        .plain(&["logs", "-f", "sync"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let mut line = || lines.next().map(|l| l.expect("text"));
+    assert_eq!(line().as_deref(), Some("one"), "while the job waits");
+    run.stdin
+        .take()
+        .expect("a pipe")
+        .write_all(b"go\n")
+        .expect("it reads");
+    assert_eq!(line().as_deref(), Some("two"));
+    assert_eq!(line(), None);
+    assert_eq!(
+        follower.wait().expect("it ends").code(),
+        Some(0),
+        "that the job failed is not the follower's failure"
+    );
+    assert_eq!(run.wait().expect("it ends").code(), Some(3));
+}
+
+/// What `joblock history` shows on a terminal of so many columns.
+fn on_a_terminal(past: &Past, columns: u16, variables: &str) -> String {
+    let joblock = format!(
+        "stty cols {columns}; {variables} TERM=xterm {} --store {} --config {} history",
+        env!("CARGO_BIN_EXE_joblock"),
+        past.url,
+        past.path("joblock.toml").display()
+    );
+    let mut script = std::process::Command::new("script");
+    script
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR")
+        .args(["-qec", &joblock, "/dev/null"]);
+    let output = script.stdin(Stdio::null()).output().expect("script(1)");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_terminal_gets_its_own_width_and_colours_unless_it_wants_none() {
+    let past = Past::local();
+    past.ran(
+        "person-placement-training-body",
+        &Went::new(Outcome::Failed, HOUR),
+    );
+    for columns in [70, 110, 200] {
+        let text = on_a_terminal(&past, columns, "NO_COLOR=1");
+        assert!(!text.contains('\x1b'), "no colour: {text:?}");
+        let widest = text.lines().map(|l| l.trim_end().chars().count()).max();
+        assert!(
+            widest.is_some_and(|w| w <= usize::from(columns)),
+            "{columns} columns:\n{text}"
+        );
+        for word in ["failed", "(exit", "schedule", "(sudo:", "ann)"] {
+            assert!(text.contains(word), "{word} is cut:\n{text}");
+        }
+    }
+    assert!(on_a_terminal(&past, 80, "").contains("\x1b["));
 }
 
 #[test]
@@ -410,7 +529,7 @@ fn a_reader_that_leaves_is_no_error() {
         let child = past
             .plain(args)
             .stdout(writer)
-            .stderr(std::process::Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
         let output = child.wait_with_output().expect("it ends");
@@ -449,7 +568,7 @@ fn doctor_finds_a_good_store_good_and_a_missing_one_bad() {
         value["findings"].as_array().is_some_and(|f| f.len() > 2),
         "{value}"
     );
-    std::fs::remove_file(past.path("joblock.db")).expect("it was there");
+    past.lose();
     let value = past.json(&["doctor"]);
     assert_eq!(
         (&value["verdict"], &value["store"]),

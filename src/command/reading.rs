@@ -17,7 +17,7 @@ use crate::plan::{self, Environment};
 use crate::store::record::RunRecord;
 use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store};
 use crate::supervise::origin;
-use crate::supervise::tree::Tree;
+use crate::supervise::tree::{Tree, alive_here};
 use crate::vigil::{Sight, Vigil};
 
 /// How often somebody who waits for a run's end looks.
@@ -93,9 +93,7 @@ impl Reading {
 
     /// A look at it from here.
     pub fn look(&self) -> Look<'_> {
-        Look::new(&*self.store, |holder| {
-            Tree::new(Place::here()).alive(holder)
-        })
+        Look::new(&*self.store, alive_here)
     }
 
     /// The names of the jobs file's jobs.

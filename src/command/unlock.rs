@@ -65,21 +65,18 @@ fn unanswered(held: &Held, silent: u64) -> u8 {
 
 /// What is left on this machine: named, and with `--kill` ended.
 fn clear(args: &UnlockArgs, reading: &Reading, holder: &Holder) -> anyhow::Result<()> {
+    let left = reading.left_here(holder).join(", ");
     if !args.kill {
-        let left = reading.left_here(holder);
         if !left.is_empty() {
             say(format_args!(
-                "left on this machine: {}; the next start ends them, or `--kill` does now",
-                left.join(", ")
+                "left on this machine: {left}; the next start ends them, or `--kill` does now"
             ));
         }
         return Ok(());
     }
     match reading.kill_left_here(holder) {
-        Cleared::Gone { ended: 0 } => say("nothing of it is left on this machine"),
-        Cleared::Gone { ended } => say(format_args!(
-            "ended {ended} of its processes on this machine"
-        )),
+        Cleared::Gone { .. } if left.is_empty() => say("nothing of it is left on this machine"),
+        Cleared::Gone { .. } => say(format_args!("ended on this machine: {left}")),
         Cleared::Alive => {
             say("its own processes are alive on this machine, and end the job themselves");
         }

@@ -91,4 +91,26 @@ mod tests {
             }
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_follower_sees_each_byte_once_or_hears_of_it(
+            steps in proptest::collection::vec(0_usize..40, 1..20),
+            limit in 1_usize..50,
+        ) {
+            let all: Vec<u8> = (0..=u8::MAX).cycle().take(steps.iter().sum()).collect();
+            let (mut written, mut printed, mut position) = (0, 0_u64, 0_usize);
+            for step in steps {
+                written += step;
+                let kept = &all[written.saturating_sub(limit)..written];
+                let tail = Tail { bytes: kept.to_vec(), total: written as u64 };
+                let part = part_after(printed, &tail);
+                position += usize::try_from(part.missing).expect("small");
+                proptest::prop_assert_eq!(part.bytes, &all[position..position + part.bytes.len()]);
+                position += part.bytes.len();
+                printed = tail.total;
+                proptest::prop_assert_eq!(position, written);
+            }
+        }
+    }
 }

@@ -103,4 +103,18 @@ mod tests {
         let words = vec![OsString::from_vec(vec![b'a', 0xff, b'1', b'\''])];
         assert_eq!(command_line(&words), r"$'a\3771\''");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+        #[test]
+        fn bash_takes_a_command_line_apart_as_it_was(
+            words in proptest::collection::vec(proptest::collection::vec(1_u8.., 0..12), 1..5),
+        ) {
+            let command: Vec<OsString> = words.iter().cloned().map(OsString::from_vec).collect();
+            let script = format!("printf '%s\\0' {}", command_line(&command));
+            let output = std::process::Command::new("bash").args(["-c", &script]).env("LC_ALL", "C.UTF-8").output();
+            let expected: Vec<u8> = words.into_iter().flat_map(|w| [w, vec![0]].concat()).collect();
+            proptest::prop_assert_eq!(output.expect("bash").stdout, expected);
+        }
+    }
 }

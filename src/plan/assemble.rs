@@ -307,3 +307,174 @@ fn tags(start: &StartArgs, entry: &Entry<'_>) -> BTreeMap<String, String> {
     tags.extend(start.tags.iter().cloned());
     tags
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cli::mistakes;
+    use crate::cli::{Cli, Verb};
+    use crate::output::record::tests::run as run_of;
+    use crate::plan::locate_store;
+    use crate::store::record::Outcome;
+
+    const FILE: &str = r#"
+        [jobs.sync]
+        command = ["from-the-file"]
+        lock = "people"
+        wait = "5m"
+        time-limit = "3h"
+        capture = "1K"
+        verbose = true
+        tags = { team = "search", kind = "nightly" }
+        wait-for-children = true
+        unless-succeeded-within = "6h"
+    "#;
+
+    fn verb(line: &str) -> Verb {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        let Cli { verb, .. } = mistakes::parse(&args).unwrap();
+        verb
+    }
+
+    fn file(text: &str) -> JobsFile {
+        JobsFile::parse(Path::new("/etc/joblock/joblock.toml"), text).unwrap()
+    }
+
+    fn here() -> (Environment, Located) {
+        let environment = Environment {
+            uid: 1000,
+            cwd: "/".into(),
+            ..Environment::default()
+        };
+        let store = locate_store(Some("sqlite:/s.db".as_ref()), None, &environment).unwrap();
+        (environment, store)
+    }
+
+    fn run(line: &str, text: &str) -> Planned {
+        let Verb::Run(args) = verb(line) else {
+            panic!("{line}")
+        };
+        let (environment, store) = here();
+        plan(&args, Some(&file(text)), store, &environment).unwrap()
+    }
+
+    fn again(line: &str, text: &str, last: &RunRecord) -> Result<Planned, PlanError> {
+        let Verb::Rerun(args) = verb(line) else {
+            panic!("{line}")
+        };
+        let (environment, store) = here();
+        rerun(&args, last, Some(&file(text)), store, &environment)
+    }
+
+    fn recorded(uid: u32) -> RunRecord {
+        let mut record = run_of("sync", 60, Outcome::Failed);
+        record.who.uid = uid;
+        record.command = vec!["from-history".into()];
+        record.lock = "of-old".parse().unwrap();
+        record
+    }
+
+    #[test]
+    fn the_file_speaks_where_the_command_line_is_silent() {
+        let Planned { plan, sources, .. } = run("joblock run sync", FILE);
+        assert_eq!(plan.command, ["from-the-file"]);
+        assert_eq!(
+            (plan.lock.as_str(), plan.lock_is_declared),
+            ("people", true)
+        );
+        assert_eq!(plan.wait, Wait::For(Duration::from_secs(300)));
+        assert_eq!(plan.time_limit, Some(Duration::from_secs(3 * 3600)));
+        assert_eq!((plan.capture, plan.verbosity), (Some(1024), 1));
+        assert_eq!(plan.leftovers, Leftovers::WaitFor);
+        assert_eq!(sources.wait.to_string(), "/etc/joblock/joblock.toml:5");
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let line = "joblock run sync --lock other -n -t 0 --no-capture -q --tag team=ops --override -- true";
+        let Planned { plan, sources, .. } = run(line, FILE);
+        assert_eq!(plan.command, ["true"]);
+        assert_eq!(
+            (plan.lock.as_str(), plan.lock_is_declared),
+            ("other", false)
+        );
+        assert_eq!(
+            (plan.wait, plan.time_limit, plan.capture),
+            (Wait::No, None, None)
+        );
+        assert_eq!(plan.verbosity, -1);
+        assert_eq!(
+            (plan.tags["team"].as_str(), plan.tags["kind"].as_str()),
+            ("ops", "nightly")
+        );
+        assert_eq!(sources.wait, Source::Option("--nonblock"));
+    }
+
+    #[test]
+    fn silence_on_both_sides_means_the_defaults() {
+        let Planned {
+            plan,
+            private_store,
+            ..
+        } = run("joblock run sync -- true", "");
+        assert_eq!(
+            (plan.wait, plan.time_limit, plan.fresh),
+            (Wait::No, None, None)
+        );
+        assert_eq!(
+            (plan.kill_after, plan.signal, plan.capture),
+            (KILL_AFTER, 15, Some(CAPTURE))
+        );
+        assert_eq!(
+            (plan.conflict_exit_code, plan.ttl, plan.leftovers),
+            (exit::LOCK_HELD, None, Leftovers::End)
+        );
+        assert_eq!(
+            (plan.lock.as_str(), plan.lock_is_declared, private_store),
+            ("sync", false, false)
+        );
+    }
+
+    #[test]
+    fn a_rerun_takes_the_file_s_command_and_lock_and_is_never_fresh() {
+        let last = recorded(4711);
+        let Planned { plan, .. } =
+            again("joblock rerun sync --trigger schedule", FILE, &last).unwrap();
+        assert_eq!(plan.command, ["from-the-file"]);
+        assert_eq!(
+            (plan.lock.as_str(), plan.repeats.as_ref()),
+            ("people", Some(&last.run_id))
+        );
+        assert_eq!(plan.fresh, None);
+    }
+
+    #[test]
+    fn a_rerun_from_history_is_for_the_user_who_recorded_it() {
+        let Planned { plan, sources, .. } =
+            again("joblock rerun sync", "", &recorded(1000)).unwrap();
+        assert_eq!(
+            (plan.command[0].as_os_str(), plan.lock.as_str()),
+            ("from-history".as_ref(), "of-old")
+        );
+        assert!(matches!(sources.command, Source::History(_)));
+        for uid in [0, 1001] {
+            let refused = again("joblock rerun sync", "", &recorded(uid));
+            assert!(
+                matches!(refused, Err(PlanError::OthersCommand { .. })),
+                "{uid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_without_a_command_can_t_be_repeated() {
+        let mut last = recorded(1000);
+        last.command.clear();
+        assert!(matches!(
+            again("joblock rerun sync", "", &last),
+            Err(PlanError::NothingToRepeat(_))
+        ));
+    }
+}

@@ -138,8 +138,8 @@ pub enum FromKeeper {
     },
     /// It is going to run.
     Granted(Token),
-    /// The end is recorded, the lock is free.
-    Finished,
+    /// The end is recorded as this, the lock is free.
+    Finished(Ended),
 }
 
 /// A line for stderr.

@@ -15,6 +15,7 @@ start() { # TRIGGER JOB
 }
 
 look_at_clock
+tell is up
 if [ "$minute" -ge 0 ] && [ "$minute" -le 300 ]; then
     while read -r job; do
         start startup "$job" </dev/null

@@ -3,6 +3,7 @@
 # the next full minute of the real clock is 01:29 there. The crontab stays as it would be on a server.
 . "$(dirname "$0")/clock.sh"
 
+tell is up
 until_minute 89
 
 # In the last seconds of a minute cron might be up too late for the next one: then the one after it is 01:29.

@@ -203,7 +203,7 @@ pub fn tells_the_night(stage: &Stage) {
     let shown = json(&stage.blue, &["show", SYNC, "--json"]);
     assert_eq!(shown["run"]["run_id"], rerun["run_id"], "{shown:#}");
     let page = joblock(&stage.green, &["show", &text(refused, "run_id")[..6]], 0);
-    assert!(page.contains("refused") && page.contains("green"), "{page}");
+    assert!(page.contains("held by green"), "{page}");
     let page = joblock(&stage.blue, &["show", text(killed[0], "run_id")], 0);
     assert!(
         page.contains("oom-killed") && page.contains("blue"),

@@ -18,5 +18,4 @@ if [ -e "$night/joblock.toml" ]; then
     mkdir -p /etc/joblock
     install -m 644 "$night/joblock.toml" /etc/joblock/joblock.toml
 fi
-tell is up
 exec "$@"

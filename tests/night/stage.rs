@@ -135,7 +135,7 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// Starts blue's container with the application as its entrypoint; returns when it is up.
+    /// Starts blue's container with the application as its entrypoint; returns when that has looked at the clock.
     pub fn boot_blue(&mut self) {
         let ups = self.entries("blue is up");
         self.blue.boot("blue.sh", &self.file("blue.log"));

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use joblock::clock::Wall;
 use joblock::name::{JobName, RunId};
+use joblock::plan::parse_store_url;
 use joblock::store::record::{Attempted, End, OutOfMemory, Outcome, RunRecord, Tail, Trigger, Who};
 use joblock::store::{
     self, Attempt, Cleared, Clearing, Grant, Holder, LockRequest, Place, ProcessId, Processes,
-    Purpose, Store, StoreUrl,
+    Purpose, Store,
 };
 use joblock::supervise::process;
 
@@ -26,10 +27,13 @@ impl Clearing for Tidy {
     }
 }
 
+/// The name of a store, file or folder, in its folder.
+const STORE: &str = "store";
+
 /// A store in a folder of its own, and a jobs file beside it.
 pub struct Past {
     folder: tempfile::TempDir,
-    shared: bool,
+    pub url: String,
     pub store: Box<dyn Store>,
 }
 
@@ -88,42 +92,44 @@ impl Went {
 impl Past {
     /// An empty local store.
     pub fn local() -> Self {
-        Self::new(false)
+        Self::new("sqlite:", "")
     }
 
     /// An empty shared store.
     pub fn shared() -> Self {
-        Self::new(true)
+        Self::new("sqlite:", "?shared")
     }
 
-    fn new(shared: bool) -> Self {
+    /// An empty store of lock files.
+    pub fn lockfile() -> Self {
+        Self::new("lockfile:", "")
+    }
+
+    fn new(scheme: &str, parameter: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("joblock.toml"), "").expect("a jobs file");
-        let url = StoreUrl::Sqlite {
-            path: folder.path().join("joblock.db"),
-            shared,
-        };
+        let path = folder.path().join(STORE);
+        if scheme == "lockfile:" {
+            fs::create_dir(&path).expect("a folder");
+        }
+        let text = format!("{scheme}{}{parameter}", path.display());
+        let url = parse_store_url(text.as_ref(), folder.path()).expect("a URL");
         let store = store::open(&url, Purpose::Run, None).expect("a new store");
         Past {
             folder,
-            shared,
+            url: text,
             store,
         }
+    }
+
+    /// Takes the whole store away.
+    pub fn lose(&self) {
+        fs::rename(self.path(STORE), self.path("elsewhere")).expect("it was there");
     }
 
     /// Where a file of that name would be.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// The store's URL.
-    pub fn url(&self) -> String {
-        let path = self.path("joblock.db");
-        format!(
-            "sqlite:{}{}",
-            path.display(),
-            if self.shared { "?shared" } else { "" }
-        )
     }
 
     /// The jobs file says this from now on.
@@ -148,12 +154,11 @@ impl Past {
         ] {
             command.env_remove(name);
         }
+        command.env("TZ", "UTC").arg("--store").arg(&self.url);
         command
-            .env("TZ", "UTC")
-            .args(args)
-            .arg("--store")
-            .arg(self.url());
-        command.arg("--config").arg(self.path("joblock.toml"));
+            .arg("--config")
+            .arg(self.path("joblock.toml"))
+            .args(args);
         command
     }
 

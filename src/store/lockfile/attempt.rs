@@ -9,8 +9,9 @@ use crate::clock::Boot;
 use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
 
 /// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
-/// somebody is about to be, or just was.
-const UNNAMED: Duration = Duration::from_millis(250);
+/// somebody is about to be, or just was. Between the two stands a durable commit, which on a busy machine takes longer
+/// than one would think: with 250 ms, starts were refused by nobody.
+const UNNAMED: Duration = Duration::from_secs(2);
 /// How long a waiter sleeps in the kernel before it looks again: whether the lock file is still the one that others
 /// use, and whether the holder died and left somebody behind who inherited the lock.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ pub fn attempt(
     request: &LockRequest<'_>,
     until: Option<Boot>,
 ) -> Result<Attempt, StoreError> {
-    let unnamed_until = Boot::now() + UNNAMED;
+    let mut unnamed_until = None;
     let mut locked = None;
     loop {
         let file = match locked.take() {
@@ -75,7 +76,9 @@ pub fn attempt(
         match (look, file) {
             (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
             (Look::Again, _) => {}
-            (Look::Unnamed(_), _) if now < unnamed_until => std::thread::sleep(SOON / 4),
+            (Look::Unnamed(_), _) if now < *unnamed_until.get_or_insert(now + UNNAMED) => {
+                std::thread::sleep(SOON / 4)
+            }
             (Look::Unnamed(seen) | Look::Taken(seen) | Look::Leased(seen, _), _)
                 if left.is_zero() =>
             {

@@ -210,7 +210,10 @@ impl Front<'_> {
                 Received::Message(FromKeeper::Say(word), _) => self.say(&word),
                 Received::Message(FromKeeper::NotRun { code }, _) => self.not_run = Some(code),
                 Received::Message(FromKeeper::Granted(token), _) => self.granted(token),
-                Received::Message(FromKeeper::Finished, _) => self.finished = true,
+                Received::Message(FromKeeper::Finished(ended), _) => {
+                    self.finished = true;
+                    self.ended = Some(ended);
+                }
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
             }

@@ -349,15 +349,35 @@ impl Holding<'_> {
         self.next_save = Boot::now() + self.saving();
     }
 
-    fn finish(self) {
+    /// A guard that is stopped, or frozen with its machine, for longer than the lease is killed by its own timer: then the
+    /// lock was lost, whatever front saw of it.
+    fn lost_with_its_guard(&self) -> bool {
+        let lapsed = match self.grant.expiry() {
+            Expiry::Never => false,
+            Expiry::After { sent, ttl } => Boot::now() >= Timing::of(ttl).term_at(sent),
+        };
+        lapsed || !self.renewing
+    }
+
+    fn finish(mut self) {
+        let Some(mut ended) = self.ended.take() else {
+            return;
+        };
+        if ended.cause == Some(Cause::GuardGone) && self.lost_with_its_guard() {
+            ended.cause = Some(Cause::Lost);
+            if self.renewing {
+                self.keeper.say(
+                    Level::Error,
+                    "the lock is lost (it could not be renewed in time): the job was killed".into(),
+                );
+            }
+        }
         let Holding {
             keeper,
             grant,
-            ended,
             note,
             ..
         } = self;
-        let Some(ended) = ended else { return };
         let end = end(&keeper.record, &ended, note);
         let tail = keeper
             .tail
@@ -371,7 +391,7 @@ impl Holding<'_> {
             }
             Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
         }
-        keeper.front.send(&FromKeeper::Finished, None);
+        keeper.front.send(&FromKeeper::Finished(ended), None);
     }
 }
 
