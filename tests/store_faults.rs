@@ -313,7 +313,7 @@ fn an_old_sighting_of_our_own_counts() {
     let _dead = granted(
         &*folder.store(true),
         &LockRequest {
-            ttl: Some(Duration::from_millis(2000)),
+            ttl: Some(TTL),
             ..short()
         },
     );
@@ -444,7 +444,7 @@ fn the_databases_of_others_and_damaged_ones_are_refused_with_a_word() {
         folder
             .sql()
             .execute_batch("CREATE TABLE t (a)")
-            .expect("sql")
+            .expect("sql");
     });
     assert!(foreign.contains("not a joblock database"), "{foreign}");
     let text =

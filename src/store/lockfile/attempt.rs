@@ -94,9 +94,20 @@ pub fn attempt(
                 );
                 locked = waited.map_err(|e| trouble::from_io(&path, &e))?;
             }
-            (Look::Leased(_, pause), None) => std::thread::sleep(pause.clamp(SOON, ASK).min(left)),
+            (Look::Leased(_, pause), None) => {
+                sleep(pause.clamp(SOON, LOOK).min(left), request.interrupted);
+            }
             (_, None) => std::thread::sleep(SOON.min(left)),
         }
+    }
+}
+
+/// Sleeps in short pieces, so that it can be interrupted.
+fn sleep(mut left: Duration, interrupted: &dyn Fn() -> bool) {
+    while !left.is_zero() && !interrupted() {
+        let piece = left.min(ASK);
+        std::thread::sleep(piece);
+        left -= piece;
     }
 }
 

@@ -81,12 +81,7 @@ impl LockfileStore {
             server_lease = mount.and_then(|m| m.server_lease());
         }
         let history = folder.join("history.db");
-        let db = Db::open(
-            &history,
-            Make::History,
-            purpose,
-            Some(folder.join("history.gate")),
-        )?;
+        let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
             server_lease,
             uuid: db.uuid.clone(),
