@@ -67,6 +67,7 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
         leaked: 0,
         front_gone: false,
         keeper_gone: false,
+        recorded: false,
     };
     if let Some(ended) = guard.until_the_tree_is_gone() {
         guard.report(&ended);
@@ -90,6 +91,7 @@ struct Guard<'a> {
     leaked: u32,
     front_gone: bool,
     keeper_gone: bool,
+    recorded: bool,
 }
 
 impl Guard<'_> {
@@ -161,6 +163,7 @@ impl Guard<'_> {
         while !self.front_gone {
             match self.sides.front.receive() {
                 Received::Message(FrontToGuard::Signal(signal), _) => self.pass_on(signal),
+                Received::Message(FrontToGuard::Recorded, _) => self.recorded = true,
                 Received::Gone => {
                     self.front_gone = true;
                     if self.job.is_some() {
@@ -375,10 +378,11 @@ impl Guard<'_> {
         self.suicide.set(None);
         self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
-        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes.
+        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes. Or the
+        // keeper is gone because it was done already, as front then tells.
         self.hear_keeper();
         let give_up = Boot::now() + RECORDING;
-        while self.keeper_gone && !self.front_gone && Boot::now() < give_up {
+        while self.keeper_gone && !self.front_gone && !self.recorded && Boot::now() < give_up {
             self.alarm.set(Some(give_up));
             let _ = poll(
                 &mut [

@@ -100,6 +100,8 @@ pub enum ToGuard {
 pub enum FrontToGuard {
     /// Pass this signal on to the job's first process.
     Signal(i32),
+    /// The keeper has recorded the end, so that nobody needs to hold the lock for it any more.
+    Recorded,
 }
 
 /// Guard to front and to keeper.

@@ -210,7 +210,11 @@ impl Front<'_> {
                 Received::Message(FromKeeper::Say(word), _) => self.say(&word),
                 Received::Message(FromKeeper::NotRun { code }, _) => self.not_run = Some(code),
                 Received::Message(FromKeeper::Granted(token), _) => self.granted(token),
-                Received::Message(FromKeeper::Finished, _) => self.finished = true,
+                Received::Message(FromKeeper::Finished, _) => {
+                    self.finished = true;
+                    // or a guard that finds the keeper gone would wait for front, and front for the guard
+                    self.guard.send(&FrontToGuard::Recorded, None);
+                }
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
             }
