@@ -66,6 +66,7 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
         kill_at: None,
         leaked: 0,
         front_gone: false,
+        recorded: false,
         keeper_gone: false,
     };
     if let Some(ended) = guard.until_the_tree_is_gone() {
@@ -89,6 +90,8 @@ struct Guard<'a> {
     kill_at: Option<Boot>,
     leaked: u32,
     front_gone: bool,
+    /// Front says that the end is recorded.
+    recorded: bool,
     keeper_gone: bool,
 }
 
@@ -161,6 +164,7 @@ impl Guard<'_> {
         while !self.front_gone {
             match self.sides.front.receive() {
                 Received::Message(FrontToGuard::Signal(signal), _) => self.pass_on(signal),
+                Received::Message(FrontToGuard::Recorded, _) => self.recorded = true,
                 Received::Gone => {
                     self.front_gone = true;
                     if self.job.is_some() {
@@ -375,10 +379,12 @@ impl Guard<'_> {
         self.suicide.set(None);
         self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
-        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes.
+        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then says so or goes.
+        // (A quick keeper may also be gone because it has recorded the end already; front knows that too.)
         self.hear_keeper();
         let give_up = Boot::now() + RECORDING;
-        while self.keeper_gone && !self.front_gone && Boot::now() < give_up {
+        self.hear_front();
+        while self.keeper_gone && !self.front_gone && !self.recorded && Boot::now() < give_up {
             self.alarm.set(Some(give_up));
             let _ = poll(
                 &mut [
