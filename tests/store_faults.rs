@@ -499,6 +499,38 @@ fn paths_that_are_no_store_are_refused_with_a_word() {
 }
 
 #[test]
+fn a_store_that_is_pinned_and_missing_is_not_made() {
+    let folder = Folder::new();
+    for url in [
+        StoreUrl::Sqlite {
+            path: folder.db(),
+            shared: false,
+        },
+        StoreUrl::Lockfile {
+            directory: folder.0.path().to_owned(),
+        },
+    ] {
+        let error = message(open(&url, Purpose::Run, Some("an-id")));
+        assert!(error.contains("no store there yet"), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.0.path()).expect("read").count(), 0);
+}
+
+#[test]
+fn a_holder_that_fits_into_no_slot_is_not_started() {
+    let folder = Folder::new();
+    for store in [folder.store(false), folder.lockfile()] {
+        let mut request = short();
+        request.holder.cgroup = Some("/long".repeat(1000));
+        let error = store
+            .try_acquire(&request, None)
+            .expect_err("too long")
+            .to_string();
+        assert!(error.contains("bytes"), "{error}");
+    }
+}
+
+#[test]
 fn a_link_to_the_database_leads_to_the_same_locks_and_a_second_name_is_refused() {
     let folder = Folder::new();
     let _holder = granted(&*folder.store(false), &request("job", &Looks));

@@ -46,6 +46,16 @@ pub enum StoreUrl {
     },
 }
 
+impl StoreUrl {
+    /// The database file.
+    fn database(&self) -> PathBuf {
+        match self {
+            StoreUrl::Sqlite { path, .. } => path.clone(),
+            StoreUrl::Lockfile { directory } => directory.join(lockfile::HISTORY),
+        }
+    }
+}
+
 /// What a store is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -57,12 +67,16 @@ pub enum Purpose {
     Request,
 }
 
-/// Opens a store. `pinned`: the UUID that it must have.
+/// Opens a store. `pinned`: the UUID that it must have; a new one could not have it, so none is made then.
 pub fn open(
     url: &StoreUrl,
     purpose: Purpose,
     pinned: Option<&str>,
 ) -> Result<Box<dyn Store>, StoreError> {
+    let purpose = match pinned {
+        Some(_) if purpose == Purpose::Run && !url.database().exists() => Purpose::Read,
+        _ => purpose,
+    };
     let store: Box<dyn Store> = match url {
         StoreUrl::Sqlite { path, shared } => {
             Box::new(sqlite::SqliteStore::open(path, *shared, purpose)?)
@@ -115,7 +129,7 @@ pub enum StoreError {
     },
 }
 
-/// Who has a lock, as it stands in the store for others to read. At most 4000 bytes as JSON.
+/// Who has a lock, as it stands in the store for others to read. At most 3800 bytes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The owner of the grant.

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::file::LockFile;
+use super::slots;
 use super::wait::Waiters;
 use crate::clock::Boot;
 use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
@@ -54,6 +55,7 @@ pub fn attempt(
     request: &LockRequest<'_>,
     until: Option<Boot>,
 ) -> Result<Attempt, StoreError> {
+    check_size(request)?;
     let mut unnamed_until = None;
     let mut locked = None;
     loop {
@@ -68,7 +70,8 @@ pub fn attempt(
             (without_lock(steps, request, &file)?, Some(file))
         };
         let now = Boot::now();
-        let left = if (request.interrupted)() {
+        let interrupted = (request.interrupted)();
+        let left = if interrupted {
             Duration::ZERO
         } else {
             until.unwrap_or(now).since(now)
@@ -76,8 +79,10 @@ pub fn attempt(
         match (look, file) {
             (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
             (Look::Again, _) => {}
-            (Look::Unnamed(_), _) if now < *unnamed_until.get_or_insert(now + UNNAMED) => {
-                std::thread::sleep(SOON / 4)
+            (Look::Unnamed(_), _)
+                if !interrupted && now < *unnamed_until.get_or_insert(now + UNNAMED) =>
+            {
+                std::thread::sleep(SOON / 4);
             }
             (Look::Unnamed(seen) | Look::Taken(seen) | Look::Leased(seen, _), _)
                 if left.is_zero() =>
@@ -100,6 +105,18 @@ pub fn attempt(
             (_, None) => std::thread::sleep(SOON.min(left)),
         }
     }
+}
+
+/// A holder that fits into no block could never have a heartbeat: better not started than killed.
+fn check_size(request: &LockRequest<'_>) -> Result<(), StoreError> {
+    let size = serde_json::to_vec(&request.holder).map_or(usize::MAX, |json| json.len());
+    if size <= slots::HOLDER {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "what is to be written about the holder takes {size} bytes, and {} is the most: shorten the names of user, host and cgroup",
+        slots::HOLDER
+    )))
 }
 
 /// Sleeps in short pieces, so that it can be interrupted.

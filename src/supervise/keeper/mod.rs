@@ -149,6 +149,7 @@ impl Keeper<'_> {
             next_save: Boot::now(),
             saved: 0,
             renewing: true,
+            ending: None,
             ended: None,
             note: None,
             drained: false,
@@ -185,6 +186,7 @@ struct Holding<'a> {
     next_save: Boot,
     saved: u64,
     renewing: bool,
+    ending: Option<Cause>,
     ended: Option<Ended>,
     note: Option<String>,
     drained: bool,
@@ -323,9 +325,11 @@ impl Holding<'_> {
             .send(&ToGuard::Renewed(deadline(self.grant.expiry())), None);
     }
 
+    /// A stop stays asked for, heartbeat after heartbeat; a loss of the lock comes on top of it.
     fn end_job(&mut self, cause: Cause, note: String) {
-        if self.note.is_none() {
+        if self.ending != Some(cause) {
             self.keeper.guard.send(&ToGuard::End(cause), None);
+            self.ending = Some(cause);
             self.note = Some(note);
         }
     }
@@ -365,12 +369,9 @@ impl Holding<'_> {
         };
         if ended.cause == Some(Cause::GuardGone) && self.lost_with_its_guard() {
             ended.cause = Some(Cause::Lost);
-            if self.renewing {
-                self.keeper.say(
-                    Level::Error,
-                    "the lock is lost (it could not be renewed in time): the job was killed".into(),
-                );
-            }
+        }
+        if ended.cause == Some(Cause::Lost) && self.renewing {
+            self.keeper.say(Level::Error, lost_lock());
         }
         let Holding {
             keeper,
@@ -400,6 +401,11 @@ pub fn spooled(why: &str, file: &str) -> String {
     format!(
         "the history can't be written ({why}): the end of this run waits in {file}, and the next start takes it over"
     )
+}
+
+/// The words for a lock that was lost without the keeper having said so in time.
+pub fn lost_lock() -> String {
+    "the lock is lost (it could not be renewed in time): the job was killed".into()
 }
 
 /// The words for a record that nobody took.
