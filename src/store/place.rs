@@ -4,13 +4,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::Place;
+use crate::kernel_file;
 
 impl Place {
     /// This process's own. What can't be read stays empty, and an empty boot id equals no other (see [`Place::same_clock`]).
     pub fn here() -> Self {
         let inode = |path: &str| fs::metadata(path).map(|m| m.ino()).ok();
         let time_ns = inode("/proc/self/ns/time").map(|ino| {
-            let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+            let offsets = kernel_file::text("/proc/self/timens_offsets").unwrap_or_default();
             // "boottime  <seconds> <nanoseconds>", time_namespaces(7)
             let boottime = offsets
                 .lines()
@@ -20,7 +21,7 @@ impl Place {
             format!("{ino}:{}", offset.join("."))
         });
         Place {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            boot_id: kernel_file::text("/proc/sys/kernel/random/boot_id")
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
