@@ -102,7 +102,7 @@ fn work(kind: Kind, dir: &Path) {
             .expect("write");
         std::thread::sleep(Duration::from_micros(50));
         fs::write(&counter, (n + 1).to_string()).expect("write");
-        if n % 10 == 0 {
+        if n.is_multiple_of(10) {
             assert_eq!(grant.renew().expect("a heartbeat"), Renewal::Renewed);
         }
         grant.release(&success(), None).expect("a release");

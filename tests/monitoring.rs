@@ -27,7 +27,7 @@ fn check(past: &Past, args: &[&str]) -> (String, i32) {
 #[case::succeeded(Outcome::Succeeded, 0, "JOBLOCK OK - ")]
 #[case::stopped(Outcome::Stopped, 1, "JOBLOCK WARNING - sync was stopped")]
 #[case::failed(Outcome::Failed, 2, "JOBLOCK CRITICAL - sync failed (exit 3) ")]
-#[case::killed(Outcome::Signaled, 2, "JOBLOCK CRITICAL - sync signal KILL ")]
+#[case::killed(Outcome::Signaled, 2, "JOBLOCK CRITICAL - sync signaled (KILL) ")]
 #[case::out_of_memory(Outcome::OomKilled, 2, "JOBLOCK CRITICAL - sync oom-killed ")]
 #[case::timed_out(Outcome::TimedOut, 2, "JOBLOCK CRITICAL - sync timed-out ")]
 #[case::lost(Outcome::Lost, 2, "JOBLOCK CRITICAL - sync lost ")]

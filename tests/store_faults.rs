@@ -313,7 +313,7 @@ fn an_old_sighting_of_our_own_counts() {
     let _dead = granted(
         &*folder.store(true),
         &LockRequest {
-            ttl: Some(Duration::from_millis(2000)),
+            ttl: Some(TTL),
             ..short()
         },
     );
@@ -444,7 +444,7 @@ fn the_databases_of_others_and_damaged_ones_are_refused_with_a_word() {
         folder
             .sql()
             .execute_batch("CREATE TABLE t (a)")
-            .expect("sql")
+            .expect("sql");
     });
     assert!(foreign.contains("not a joblock database"), "{foreign}");
     let text =
@@ -496,6 +496,38 @@ fn paths_that_are_no_store_are_refused_with_a_word() {
         None,
     ));
     assert!(lockfile.contains("no such folder"), "{lockfile}");
+}
+
+#[test]
+fn a_store_that_is_pinned_and_missing_is_not_made() {
+    let folder = Folder::new();
+    for url in [
+        StoreUrl::Sqlite {
+            path: folder.db(),
+            shared: false,
+        },
+        StoreUrl::Lockfile {
+            directory: folder.0.path().to_owned(),
+        },
+    ] {
+        let error = message(open(&url, Purpose::Run, Some("an-id")));
+        assert!(error.contains("no store there yet"), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.0.path()).expect("read").count(), 0);
+}
+
+#[test]
+fn a_holder_that_fits_into_no_slot_is_not_started() {
+    let folder = Folder::new();
+    for store in [folder.store(false), folder.lockfile()] {
+        let mut request = short();
+        request.holder.cgroup = Some("/long".repeat(1000));
+        let error = store
+            .try_acquire(&request, None)
+            .expect_err("too long")
+            .to_string();
+        assert!(error.contains("bytes"), "{error}");
+    }
 }
 
 #[test]

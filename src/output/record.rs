@@ -7,7 +7,7 @@ use crate::clock::Wall;
 use crate::store::Holder;
 use crate::store::record::{Outcome, RunRecord, Who};
 
-/// What became of the attempt, in two or three words: `exit 3`, `signal KILL`, `held by green`.
+/// What became of the attempt: the outcome's word, and what makes it clearer, as in `failed (exit 3)`, `signaled (KILL)`, `refused (held by green)`.
 pub fn outcome(run: &RunRecord) -> String {
     let end = run.end.as_ref();
     match run.outcome {
@@ -16,14 +16,14 @@ pub fn outcome(run: &RunRecord) -> String {
             None => "failed".to_owned(),
         },
         Outcome::Signaled => match end.and_then(|e| e.signal) {
-            Some(number) => format!("signal {}", signal(number)),
+            Some(number) => format!("signaled ({})", signal(number)),
             None => "signaled".to_owned(),
         },
         Outcome::Refused => match &run.held_by {
             Some(holder) if holder.job != run.job.as_str() => {
-                format!("held by {} on {}", holder.job, holder.place.host)
+                format!("refused (held by {} on {})", holder.job, holder.place.host)
             }
-            Some(holder) => format!("held by {}", holder.place.host),
+            Some(holder) => format!("refused (held by {})", holder.place.host),
             None => "refused".to_owned(),
         },
         other => other.to_string(),
@@ -236,8 +236,8 @@ pub(crate) mod tests {
     #[rstest]
     #[case(Outcome::Succeeded, "succeeded")]
     #[case(Outcome::Failed, "failed (exit 3)")]
-    #[case(Outcome::Signaled, "signal KILL")]
-    #[case(Outcome::Refused, "held by blue")]
+    #[case(Outcome::Signaled, "signaled (KILL)")]
+    #[case(Outcome::Refused, "refused (held by blue)")]
     #[case(Outcome::OomKilled, "oom-killed")]
     fn outcomes_in_words(#[case] what: Outcome, #[case] said: &str) {
         assert_eq!(outcome(&run("sync", 60, what)), said);
@@ -247,7 +247,7 @@ pub(crate) mod tests {
     fn another_jobs_hold_names_that_job() {
         let mut refused = run("sync", 60, Outcome::Refused);
         refused.held_by = Some(holder_of("rebuild"));
-        assert_eq!(outcome(&refused), "held by rebuild on blue");
+        assert_eq!(outcome(&refused), "refused (held by rebuild on blue)");
     }
 
     #[test]

@@ -207,7 +207,7 @@ mod tests {
         let text = text(&page(None), &record, None);
         for (name, expected) in [
             ("run", "a1b2c3d4e5f60718"),
-            ("outcome", "signal KILL"),
+            ("outcome", "signaled (KILL)"),
             ("signal", "KILL (9)"),
             ("started", "2026-11-22 08:56:40 (3 min ago)"),
             ("took", "30 s"),

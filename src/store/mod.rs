@@ -15,6 +15,8 @@ pub mod sqlite;
 mod trouble;
 mod vanished;
 
+pub use place::{Place, ProcessId, Processes};
+
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -44,6 +46,16 @@ pub enum StoreUrl {
     },
 }
 
+impl StoreUrl {
+    /// The database file.
+    fn database(&self) -> PathBuf {
+        match self {
+            StoreUrl::Sqlite { path, .. } => path.clone(),
+            StoreUrl::Lockfile { directory } => directory.join(lockfile::HISTORY),
+        }
+    }
+}
+
 /// What a store is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -55,12 +67,16 @@ pub enum Purpose {
     Request,
 }
 
-/// Opens a store. `pinned`: the UUID that it must have.
+/// Opens a store. `pinned`: the UUID that it must have; a new one could not have it, so none is made then.
 pub fn open(
     url: &StoreUrl,
     purpose: Purpose,
     pinned: Option<&str>,
 ) -> Result<Box<dyn Store>, StoreError> {
+    let purpose = match pinned {
+        Some(_) if purpose == Purpose::Run && !url.database().exists() => Purpose::Read,
+        _ => purpose,
+    };
     let store: Box<dyn Store> = match url {
         StoreUrl::Sqlite { path, shared } => {
             Box::new(sqlite::SqliteStore::open(path, *shared, purpose)?)
@@ -115,58 +131,7 @@ pub enum StoreError {
     },
 }
 
-/// A process by pid and start time (field 22 of `proc_pid_stat(5)`, clock ticks since boot), so that a
-/// reused pid is not taken for it. Comparable only within one boot, pid namespace and time namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// The pid, in the pid namespace that the holder names.
-    pub pid: i32,
-    /// Its start time in clock ticks since boot.
-    pub start: u64,
-}
-
-/// The three processes of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Processes {
-    /// The caller's child.
-    pub front: ProcessId,
-    /// The one that does the store's I/O.
-    pub keeper: ProcessId,
-    /// The parent of the job.
-    pub guard: ProcessId,
-}
-
-/// Which clock, which pids: what must be equal before two processes' numbers may be compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// Inode of `/proc/self/ns/time` and the BOOTTIME offset, as text; empty where the kernel has no time namespaces.
-    pub time_ns: String,
-    /// Inode of `/proc/self/ns/pid`.
-    pub pid_ns: u64,
-    /// The host name, for people: containers share names.
-    pub host: String,
-}
-
-impl Place {
-    /// Whether the two are the same boot of the same machine. One whose boot id could not be read equals none.
-    pub fn same_boot(&self, other: &Place) -> bool {
-        !self.boot_id.is_empty() && self.boot_id == other.boot_id
-    }
-
-    /// Whether BOOTTIME readings of the two may be compared.
-    pub fn same_clock(&self, other: &Place) -> bool {
-        self.same_boot(other) && self.time_ns == other.time_ns
-    }
-
-    /// Whether pids and start times of the two may be compared.
-    pub fn same_pids(&self, other: &Place) -> bool {
-        self.same_clock(other) && self.pid_ns != 0 && self.pid_ns == other.pid_ns
-    }
-}
-
-/// Who has a lock, as it stands in the store for others to read. At most 4000 bytes as JSON.
+/// Who has a lock, as it stands in the store for others to read. At most 3800 bytes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The owner of the grant.

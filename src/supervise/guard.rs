@@ -66,8 +66,8 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
         kill_at: None,
         leaked: 0,
         front_gone: false,
-        keeper_gone: false,
         recorded: false,
+        keeper_gone: false,
     };
     if let Some(ended) = guard.until_the_tree_is_gone() {
         guard.report(&ended);
@@ -90,8 +90,9 @@ struct Guard<'a> {
     kill_at: Option<Boot>,
     leaked: u32,
     front_gone: bool,
-    keeper_gone: bool,
+    /// Front says that the end is recorded.
     recorded: bool,
+    keeper_gone: bool,
 }
 
 impl Guard<'_> {
@@ -378,10 +379,11 @@ impl Guard<'_> {
         self.suicide.set(None);
         self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
-        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then goes. Or the
-        // keeper is gone because it was done already, as front then tells.
+        // With the keeper gone, this is the last descriptor: front has the end recorded first, and then says so or goes.
+        // (A quick keeper may also be gone because it has recorded the end already; front knows that too.)
         self.hear_keeper();
         let give_up = Boot::now() + RECORDING;
+        self.hear_front();
         while self.keeper_gone && !self.front_gone && !self.recorded && Boot::now() < give_up {
             self.alarm.set(Some(give_up));
             let _ = poll(

@@ -100,7 +100,7 @@ pub enum ToGuard {
 pub enum FrontToGuard {
     /// Pass this signal on to the job's first process.
     Signal(i32),
-    /// The keeper has recorded the end, so that nobody needs to hold the lock for it any more.
+    /// The end is recorded: nothing is left to hold the lock for.
     Recorded,
 }
 
@@ -140,8 +140,8 @@ pub enum FromKeeper {
     },
     /// It is going to run.
     Granted(Token),
-    /// The end is recorded, the lock is free.
-    Finished,
+    /// The end is recorded as this, the lock is free.
+    Finished(Ended),
 }
 
 /// A line for stderr.

@@ -15,13 +15,13 @@ use joblock::store::{
 /// A folder with a token and a file for each run.
 pub struct NoLock(pub PathBuf);
 
-fn unusable(error: std::io::Error) -> StoreError {
+fn unusable(error: &std::io::Error) -> StoreError {
     StoreError::Unusable(error.to_string())
 }
 
 fn save(folder: &Path, record: &RunRecord) -> Result<Recorded, StoreError> {
     let json = serde_json::to_vec(record).expect("a record is JSON");
-    fs::write(folder.join(format!("{}.run", record.run_id)), json).map_err(unusable)?;
+    fs::write(folder.join(format!("{}.run", record.run_id)), json).map_err(|e| unusable(&e))?;
     Ok(Recorded::Stored)
 }
 
@@ -64,7 +64,7 @@ impl Locks for NoLock {
             .and_then(|t| t.parse().ok())
             .unwrap_or(0);
         std::thread::yield_now();
-        fs::write(&path, (last + 1).to_string()).map_err(unusable)?;
+        fs::write(&path, (last + 1).to_string()).map_err(|e| unusable(&e))?;
         let token = Token(last + 1);
         let record = RunRecord {
             token: Some(token),
@@ -109,7 +109,7 @@ impl History for NoLock {
     }
     fn runs(&self, _: &Query) -> Result<Vec<RunRecord>, StoreError> {
         let files = fs::read_dir(&self.0)
-            .map_err(unusable)?
+            .map_err(|e| unusable(&e))?
             .flatten()
             .map(|f| f.path());
         let runs = files.filter(|path| path.extension().is_some_and(|e| e == "run"));

@@ -4,13 +4,15 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::file::LockFile;
+use super::slots;
 use super::wait::Waiters;
 use crate::clock::Boot;
 use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
 
 /// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
-/// somebody is about to be, or just was.
-const UNNAMED: Duration = Duration::from_millis(250);
+/// somebody is about to be, or just was. Between the two stands a durable commit, which on a busy machine takes longer
+/// than one would think: with 250 ms, starts were refused by nobody.
+const UNNAMED: Duration = Duration::from_secs(2);
 /// How long a waiter sleeps in the kernel before it looks again: whether the lock file is still the one that others
 /// use, and whether the holder died and left somebody behind who inherited the lock.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,7 +55,8 @@ pub fn attempt(
     request: &LockRequest<'_>,
     until: Option<Boot>,
 ) -> Result<Attempt, StoreError> {
-    let unnamed_until = Boot::now() + UNNAMED;
+    check_size(request)?;
+    let mut unnamed_until = None;
     let mut locked = None;
     loop {
         let file = match locked.take() {
@@ -67,7 +70,8 @@ pub fn attempt(
             (without_lock(steps, request, &file)?, Some(file))
         };
         let now = Boot::now();
-        let left = if (request.interrupted)() {
+        let interrupted = (request.interrupted)();
+        let left = if interrupted {
             Duration::ZERO
         } else {
             until.unwrap_or(now).since(now)
@@ -75,7 +79,11 @@ pub fn attempt(
         match (look, file) {
             (Look::Granted(grant), _) => return Ok(Attempt::Granted(grant)),
             (Look::Again, _) => {}
-            (Look::Unnamed(_), _) if now < unnamed_until => std::thread::sleep(SOON / 4),
+            (Look::Unnamed(_), _)
+                if !interrupted && now < *unnamed_until.get_or_insert(now + UNNAMED) =>
+            {
+                std::thread::sleep(SOON / 4);
+            }
             (Look::Unnamed(seen) | Look::Taken(seen) | Look::Leased(seen, _), _)
                 if left.is_zero() =>
             {
@@ -91,9 +99,32 @@ pub fn attempt(
                 );
                 locked = waited.map_err(|e| trouble::from_io(&path, &e))?;
             }
-            (Look::Leased(_, pause), None) => std::thread::sleep(pause.clamp(SOON, ASK).min(left)),
+            (Look::Leased(_, pause), None) => {
+                sleep(pause.clamp(SOON, LOOK).min(left), request.interrupted);
+            }
             (_, None) => std::thread::sleep(SOON.min(left)),
         }
+    }
+}
+
+/// A holder that fits into no block could never have a heartbeat: better not started than killed.
+fn check_size(request: &LockRequest<'_>) -> Result<(), StoreError> {
+    let size = serde_json::to_vec(&request.holder).map_or(usize::MAX, |json| json.len());
+    if size <= slots::HOLDER {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "what is to be written about the holder takes {size} bytes, and {} is the most: shorten the names of user, host and cgroup",
+        slots::HOLDER
+    )))
+}
+
+/// Sleeps in short pieces, so that it can be interrupted.
+fn sleep(mut left: Duration, interrupted: &dyn Fn() -> bool) {
+    while !left.is_zero() && !interrupted() {
+        let piece = left.min(ASK);
+        std::thread::sleep(piece);
+        left -= piece;
     }
 }
 

@@ -42,6 +42,9 @@ use file::LockFile;
 use slots::Slot;
 use wait::Waiters;
 
+/// The history, in the store's folder.
+pub const HISTORY: &str = "history.db";
+
 /// The store.
 pub struct LockfileStore {
     inner: Arc<Inner>,
@@ -80,13 +83,8 @@ impl LockfileStore {
             }
             server_lease = mount.and_then(|m| m.server_lease());
         }
-        let history = folder.join("history.db");
-        let db = Db::open(
-            &history,
-            Make::History,
-            purpose,
-            Some(folder.join("history.gate")),
-        )?;
+        let history = folder.join(HISTORY);
+        let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
             server_lease,
             uuid: db.uuid.clone(),

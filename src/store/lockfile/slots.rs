@@ -34,6 +34,9 @@ pub const SIZE: u64 = 10 * BLOCK as u64;
 /// The newest version of a block that this program reads, and the one that it writes.
 pub const VERSION: u32 = 1;
 
+/// The most that a holder may take as JSON, so that its slot fits into a block.
+pub const HOLDER: usize = 3800;
+
 const MAGIC: &[u8; 8] = b"joblock\n";
 const HEADER: usize = 24;
 

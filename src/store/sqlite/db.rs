@@ -1,15 +1,15 @@
 //! One connection to a database file: how it is made, opened, checked and written to.
 //!
-//! Writers of a local store queue at a *gate*, a lock file of its own, before they begin a transaction: SQLite's own
-//! busy handler sleeps and looks again, which lets a stream of newcomers overtake whoever sleeps. The gate
-//! is for fairness only. Who can't pass it in time goes on without it, so that a stopped process
-//! at the gate holds up nobody for good, and one that stops inside its transaction gives the others a timeout.
+//! Writers queue at a *gate*, a lock file of its own, before they begin a transaction: SQLite's own busy handler sleeps
+//! and looks again, which lets a stream of newcomers overtake whoever sleeps. With 8 writers that do nothing else, the slowest run
+//! of 1,600 took 0.3 s with the gate and 1.3 s without in WAL, and 0.6 s against timeouts of 5 s in a rollback journal.
+//! The gate is for fairness only. Who can't pass it in time goes on without it, so that a stopped process at the gate
+//! holds up nobody for good, and one that stops inside its transaction gives the others a timeout.
 //!
 //! Not guaranteed: that SQLite's locks work on the mount. `doctor` tries them.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::IntoRawFd;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{
     Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
 };
-use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 
+use super::path::{check_file, refuse_wal};
 use super::schema;
 use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
@@ -39,8 +39,6 @@ pub enum Make {
     ByFileSystem,
     /// Shared.
     Shared,
-    /// The history of a `lockfile:` store: a rollback journal anywhere, and the gate everywhere.
-    History,
 }
 
 /// An open database.
@@ -53,17 +51,17 @@ pub struct Db {
     pub uuid: String,
     conn: Connection,
     id: FileId,
-    gate: Option<Gate>,
+    gate: Gate,
 }
 
 impl Db {
-    /// Opens the database at `path` (no links in it any more, see [`real_path`]); makes it if it is missing and
-    /// `purpose` allows. `gate`: where writers of a local store queue.
+    /// Opens the database at `path` (no links in it any more, see [`real_path`](super::path::real_path)); makes it if it is missing and
+    /// `purpose` allows. `gate`: where writers queue.
     pub fn open(
         path: &Path,
         make: Make,
         purpose: Purpose,
-        gate: Option<PathBuf>,
+        gate: PathBuf,
     ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| trouble::from_io(path, &error);
         if !check_file(path)? {
@@ -99,23 +97,19 @@ impl Db {
             uuid: String::new(),
             conn,
             id,
-            gate: gate.map(Gate::at),
+            gate: Gate::at(gate),
         };
         if !db.read_meta()? {
             if purpose != Purpose::Run {
                 return Err(trouble::no_store(path));
             }
-            db.make(make != Make::ByFileSystem || !local)?;
+            db.make(make == Make::Shared || !local)?;
         }
         if make == Make::Shared && !db.shared {
             return Err(trouble::unusable(
                 path,
                 "was made as a local store and stays one: leave ?shared out, or make another one with `joblock init --shared`",
             ));
-        }
-        if db.shared && make != Make::History {
-            // over a network it costs more than it gives
-            db.gate = None;
         }
         db.configure().map_err(|e| db.broken(&e))?;
         Ok(db)
@@ -264,7 +258,7 @@ impl Db {
         &mut self,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let turn = self.gate.as_mut().and_then(|gate| gate.enter(LIMIT));
+        let turn = self.gate.enter(LIMIT);
         let identity = id_at(&self.path);
         let result = match identity {
             Ok(Some(id)) if id == self.id => in_transaction(&mut self.conn, f),
@@ -342,69 +336,6 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     };
     conn.busy_handler(Some(patience)).map_err(broken)?;
     Ok(conn)
-}
-
-/// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
-pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
-    let broken = |error: &io::Error| trouble::from_io(path, error);
-    match path.canonicalize() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(broken(&io::ErrorKind::IsADirectory.into()));
-            };
-            let folder = folder.canonicalize().map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => trouble::no_folder(folder),
-                _ => broken(&error),
-            })?;
-            Ok(folder.join(name))
-        }
-        other => other.map_err(|error| broken(&error)),
-    }
-}
-
-/// `false`: there is none. Refuses what would get lock files of its own beside those that others use.
-fn check_file(path: &Path) -> Result<bool, StoreError> {
-    let stat = match statx(
-        CWD,
-        path,
-        AtFlags::SYMLINK_NOFOLLOW,
-        StatxFlags::BASIC_STATS,
-    ) {
-        Ok(stat) => stat,
-        Err(rustix::io::Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(trouble::from_io(path, &error.into())),
-    };
-    match FileType::from_raw_mode(stat.stx_mode.into()) {
-        FileType::RegularFile if stat.stx_nlink > 1 => Err(trouble::unusable(
-            path,
-            "the database has more than one name (hard links), and each would get locks of its own: remove the others",
-        )),
-        FileType::RegularFile if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
-            Err(trouble::unusable(
-                path,
-                "the database file is mounted by itself, without its locks beside it: mount its whole folder",
-            ))
-        }
-        FileType::RegularFile => Ok(true),
-        FileType::Directory => Err(trouble::from_io(path, &io::ErrorKind::IsADirectory.into())),
-        _ => Err(trouble::foreign(path)),
-    }
-}
-
-/// A write-ahead log's index is shared memory, which no network file system shares: looked at before SQLite touches the file.
-fn refuse_wal(path: &Path) -> Result<(), StoreError> {
-    let mut file = File::open(path).map_err(|error| trouble::from_io(path, &error))?;
-    let mut header = [0; 20];
-    let wal = file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2);
-    // left open on purpose: closing any descriptor of the file drops every lock that SQLite has on it in this process (fcntl(2))
-    let _ = file.into_raw_fd();
-    if wal {
-        return Err(trouble::unusable(
-            path,
-            "the database was made as a local store (its journal is WAL) and lies on a network or FUSE mount: use it on the machine that has the disk, or make a shared one with `joblock init --shared`",
-        ));
-    }
-    Ok(())
 }
 
 /// A random UUID (version 4, RFC 9562).

@@ -17,6 +17,7 @@ pub mod db;
 mod grant;
 mod history;
 pub mod locks;
+mod path;
 pub mod rows;
 pub mod schema;
 
@@ -64,14 +65,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 impl SqliteStore {
     /// Opens the store at `path`, see [`super::open`].
     pub fn open(path: &Path, shared: bool, purpose: Purpose) -> Result<Self, StoreError> {
-        let path = db::real_path(path)?;
+        let path = path::real_path(path)?;
         let locks = beside(&path, ".locks");
         let make = if shared {
             Make::Shared
         } else {
             Make::ByFileSystem
         };
-        let db = Db::open(&path, make, purpose, Some(locks.join("gate")))?;
+        let db = Db::open(&path, make, purpose, locks.join("gate"))?;
         if purpose == Purpose::Run {
             file::create_folder(&locks).map_err(|e| trouble::from_io(&locks, &e))?;
         }

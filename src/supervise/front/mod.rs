@@ -63,6 +63,8 @@ struct Front<'a> {
     finished: bool,
     guard_gone: bool,
     guard_reaped: bool,
+    /// The guard was told that the end is recorded.
+    dismissed: bool,
     keeper_gone: bool,
     give_up: Option<Boot>,
 }
@@ -111,6 +113,10 @@ impl Front<'_> {
                 "the store does not answer: the end of this run is not recorded yet; pid {pid} goes on trying"
             ));
             self.finished = true;
+        }
+        if self.finished && self.keeper_gone && !self.guard_reaped && !self.dismissed {
+            self.guard.send(&FrontToGuard::Recorded, None);
+            self.dismissed = true;
         }
         let guard_is_done = self.guard_reaped || !self.finished;
         (self.finished && guard_is_done && self.pumps.iter().all(Pump::is_done))
@@ -210,10 +216,9 @@ impl Front<'_> {
                 Received::Message(FromKeeper::Say(word), _) => self.say(&word),
                 Received::Message(FromKeeper::NotRun { code }, _) => self.not_run = Some(code),
                 Received::Message(FromKeeper::Granted(token), _) => self.granted(token),
-                Received::Message(FromKeeper::Finished, _) => {
+                Received::Message(FromKeeper::Finished(ended), _) => {
                     self.finished = true;
-                    // or a guard that finds the keeper gone would wait for front, and front for the guard
-                    self.guard.send(&FrontToGuard::Recorded, None);
+                    self.ended = Some(ended);
                 }
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,

@@ -57,6 +57,9 @@ impl Front<'_> {
     /// The keeper was killed; another process, for front does no store I/O, writes the end.
     pub(super) fn record_by_another(&mut self, ended: &Ended) {
         self.finished = true;
+        if ended.cause == Some(Cause::Lost) {
+            Self::error(&keeper::lost_lock());
+        }
         let Some(token) = self.token else { return };
         let forked = fork(|| {
             let word =

@@ -92,6 +92,7 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
         finished: false,
         guard_gone: false,
         guard_reaped: false,
+        dismissed: false,
         keeper_gone: false,
         give_up: answer_by(plan),
     };

@@ -25,9 +25,7 @@ use crate::lease::timing::Timing;
 use crate::name::Token;
 use crate::plan::{RunPlan, store_url_text};
 use crate::store::record::{End, RunRecord, Tail};
-use crate::store::{
-    Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
-};
+use crate::store::{Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, StoreError, open};
 use acquire::Verdict;
 
 /// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
@@ -153,6 +151,7 @@ impl Keeper<'_> {
             next_save: Boot::now(),
             saved: 0,
             renewing: true,
+            ending: None,
             ended: None,
             note: None,
             drained: false,
@@ -189,6 +188,7 @@ struct Holding<'a> {
     next_save: Boot,
     saved: u64,
     renewing: bool,
+    ending: Option<Cause>,
     ended: Option<Ended>,
     note: Option<String>,
     drained: bool,
@@ -327,9 +327,11 @@ impl Holding<'_> {
             .send(&ToGuard::Renewed(deadline(self.grant.expiry())), None);
     }
 
+    /// A stop stays asked for, heartbeat after heartbeat; a loss of the lock comes on top of it.
     fn end_job(&mut self, cause: Cause, note: String) {
-        if self.note.is_none() {
+        if self.ending != Some(cause) {
             self.keeper.guard.send(&ToGuard::End(cause), None);
+            self.ending = Some(cause);
             self.note = Some(note);
         }
     }
@@ -353,15 +355,32 @@ impl Holding<'_> {
         self.next_save = Boot::now() + self.saving();
     }
 
-    fn finish(self) {
+    /// A guard that is stopped, or frozen with its machine, for longer than the lease is killed by its own timer: then the
+    /// lock was lost, whatever front saw of it.
+    fn lost_with_its_guard(&self) -> bool {
+        let lapsed = match self.grant.expiry() {
+            Expiry::Never => false,
+            Expiry::After { sent, ttl } => Boot::now() >= Timing::of(ttl).term_at(sent),
+        };
+        lapsed || !self.renewing
+    }
+
+    fn finish(mut self) {
+        let Some(mut ended) = self.ended.take() else {
+            return;
+        };
+        if ended.cause == Some(Cause::GuardGone) && self.lost_with_its_guard() {
+            ended.cause = Some(Cause::Lost);
+        }
+        if ended.cause == Some(Cause::Lost) && self.renewing {
+            self.keeper.say(Level::Error, lost_lock());
+        }
         let Holding {
             keeper,
             grant,
-            ended,
             note,
             ..
         } = self;
-        let Some(ended) = ended else { return };
         let end = end(&keeper.record, &ended, note);
         let tail = keeper
             .tail
@@ -375,7 +394,7 @@ impl Holding<'_> {
             }
             Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
         }
-        keeper.front.send(&FromKeeper::Finished, None);
+        keeper.front.send(&FromKeeper::Finished(ended), None);
     }
 }
 
@@ -384,6 +403,11 @@ pub fn spooled(why: &str, file: &str) -> String {
     format!(
         "the history can't be written ({why}): the end of this run waits in {file}, and the next start takes it over"
     )
+}
+
+/// The words for a lock that was lost without the keeper having said so in time.
+pub fn lost_lock() -> String {
+    "the lock is lost (it could not be renewed in time): the job was killed".into()
 }
 
 /// The words for a record that nobody took.

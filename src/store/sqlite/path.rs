@@ -1,0 +1,73 @@
+//! Which database file a path means, and whether it may be used, looked at before SQLite touches it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
+
+use crate::store::{StoreError, trouble};
+
+/// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
+pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+    let broken = |error: &io::Error| trouble::from_io(path, error);
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(broken(&io::ErrorKind::IsADirectory.into()));
+            };
+            let folder = folder.canonicalize().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => trouble::no_folder(folder),
+                _ => broken(&error),
+            })?;
+            Ok(folder.join(name))
+        }
+        other => other.map_err(|error| broken(&error)),
+    }
+}
+
+/// `false`: there is none. Refuses what would get lock files of its own beside those that others use.
+pub fn check_file(path: &Path) -> Result<bool, StoreError> {
+    let stat = match statx(
+        CWD,
+        path,
+        AtFlags::SYMLINK_NOFOLLOW,
+        StatxFlags::BASIC_STATS,
+    ) {
+        Ok(stat) => stat,
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(trouble::from_io(path, &error.into())),
+    };
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile if stat.stx_nlink > 1 => Err(trouble::unusable(
+            path,
+            "the database has more than one name (hard links), and each would get locks of its own: remove the others",
+        )),
+        FileType::RegularFile if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+            Err(trouble::unusable(
+                path,
+                "the database file is mounted by itself, without its locks beside it: mount its whole folder",
+            ))
+        }
+        FileType::RegularFile => Ok(true),
+        FileType::Directory => Err(trouble::from_io(path, &io::ErrorKind::IsADirectory.into())),
+        _ => Err(trouble::foreign(path)),
+    }
+}
+
+/// A write-ahead log's index is shared memory, which no network file system shares: looked at before SQLite touches the file.
+pub fn refuse_wal(path: &Path) -> Result<(), StoreError> {
+    let mut file = File::open(path).map_err(|error| trouble::from_io(path, &error))?;
+    let mut header = [0; 20];
+    let wal = file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2);
+    // left open on purpose: closing any descriptor of the file drops every lock that SQLite has on it in this process (fcntl(2))
+    let _ = file.into_raw_fd();
+    if wal {
+        return Err(trouble::unusable(
+            path,
+            "the database was made as a local store (its journal is WAL) and lies on a network or FUSE mount: use it on the machine that has the disk, or make a shared one with `joblock init --shared`",
+        ));
+    }
+    Ok(())
+}
