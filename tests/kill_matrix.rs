@@ -315,6 +315,34 @@ fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
     }
 }
 
+#[rstest]
+fn a_lock_file_that_is_deleted_under_its_holder_never_leads_to_two_trees(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
+    let trees = Trees::new(kind);
+    let (first, _) = trees.grow("ignores-term");
+    let folder = match kind {
+        Kind::Lockfile => trees.store.path(),
+        Kind::Local | Kind::Shared => trees.store.path().join("joblock.db.locks"),
+    };
+    fs::remove_file(folder.join("tree.lock")).expect("the lock file");
+    let mut next = trees.wait_behind();
+    // Whether the first run goes on or is ended is the store's choice; that the next one stays behind it is not.
+    stays("one tree at most", Duration::from_secs(8), || {
+        trees.assert_no_overlap();
+        !next.has_ended()
+    });
+    trees.stop();
+    first.finish();
+    next.finish().expect(0);
+    wait_until("the end of every process", || {
+        trees.store.marked().is_empty()
+    });
+    trees.assert_no_overlap();
+    let outcomes = trees.store.outcomes("tree");
+    assert!(!outcomes.contains(&"running".to_owned()), "{outcomes:?}");
+}
+
 /// Without these, a witness that sees nothing would make every test above pass.
 #[rstest]
 fn the_witnesses_notice_two_trees_at_once(
