@@ -51,7 +51,7 @@ mod tests {
     fn a_file_that_is_longer_than_the_buffer_is_read_to_its_end() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         for length in [0, 1, 8191, 8192, 8193, 100_000] {
-            let bytes: Vec<u8> = (0..length).map(|n| b'a' + (n % 26) as u8).collect();
+            let bytes: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
             std::fs::write(file.path(), &bytes).expect("write");
             assert_eq!(read(file.path()).expect("read"), bytes);
         }

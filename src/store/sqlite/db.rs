@@ -55,7 +55,7 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens the database at `path` (no links in it any more, see [`real_path`](super::path::real_path)); makes it if it is missing and
+    /// Opens the database at `path` (no links in it any more, see `path::real_path`); makes it if it is missing and
     /// `purpose` allows. `gate`: where writers queue.
     pub fn open(
         path: &Path,

@@ -7,7 +7,7 @@
 //! **Local** store: the kernel lock is the authority, a grant never expires, and a heartbeat that fails kills nothing.
 //! If the lock file is deleted or renamed under the holder, the kernel lock protects no more: from its next heartbeat
 //! on the holder renews through its row, as a lease. Whoever gets the lock on another file meanwhile waits the TTL.
-//! **Shared** store: kernel lock and lease. See [`grant`] for how a holder and somebody who takes over can't miss each other.
+//! **Shared** store: kernel lock and lease. See the module `grant` for how a holder and somebody who takes over can't miss each other.
 //!
 //! Not guaranteed: anything once the database *and* its locks are deleted. Nor, in a local store whose lock file was
 //! deleted, against a holder in another pid namespace whose keeper is stopped at the same time.
