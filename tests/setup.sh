@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # program:Debian package, and what uses it
-wanted='
+wanted=$(cat <<'END'
 cc:gcc                      rusqlite compiles SQLite
 make:make                   make check
 awk:mawk                    tests/all.sh, tests/licences.sh
@@ -21,7 +21,8 @@ setpriv:util-linux          a user who may not
 script:bsdutils             a terminal
 ip:iproute2                 hosts with a network of their own
 mkfs.ext4:e2fsprogs         the NFS lab's server has a disk (its own packages it downloads itself and installs nothing)
-'
+END
+)
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
