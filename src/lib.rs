@@ -9,6 +9,7 @@ pub mod config;
 pub mod duration;
 pub mod exit;
 pub mod guess;
+pub mod kernel_file;
 pub mod lease;
 pub mod look;
 pub mod name;

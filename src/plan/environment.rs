@@ -1,9 +1,11 @@
 //! What the surroundings say, read once, so that the plan itself can be tested by table.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+
+use super::trigger::is_cron;
+use crate::kernel_file;
 
 /// The folder of the machine's own store.
 pub const SYSTEM_FOLDER: &str = "/var/lib/joblock";
@@ -37,7 +39,7 @@ pub struct Environment {
     pub uid: u32,
     /// This process is PID 1 of its namespace.
     pub is_pid_1: bool,
-    /// The names of the processes above this one, its parent first.
+    /// The names of the processes above this one, its parent first, up to a cron; not looked for where the trigger is told.
     pub ancestors: Vec<String>,
     /// One of the standard streams is a terminal.
     pub terminal: bool,
@@ -62,7 +64,11 @@ impl Environment {
             euid: rustix::process::geteuid().as_raw(),
             uid: rustix::process::getuid().as_raw(),
             is_pid_1: std::process::id() == 1,
-            ancestors: ancestors(),
+            ancestors: if variable("JOBLOCK_TRIGGER").is_none() {
+                ancestors()
+            } else {
+                Vec::new()
+            },
             terminal: std::io::stdin().is_terminal()
                 || std::io::stdout().is_terminal()
                 || std::io::stderr().is_terminal(),
@@ -78,14 +84,14 @@ fn ancestors() -> Vec<String> {
     let mut names = Vec::new();
     let mut pid = rustix::process::getppid();
     while let Some(parent) = pid.filter(|_| names.len() < MOST) {
-        let Ok(stat) = fs::read(format!("/proc/{}/stat", parent.as_raw_pid())) else {
+        let Ok(stat) = kernel_file::read(format!("/proc/{}/stat", parent.as_raw_pid())) else {
             break;
         };
         let Some((name, above)) = name_and_parent(&stat) else {
             break;
         };
+        pid = above.filter(|_| !is_cron(&name));
         names.push(name);
-        pid = above;
     }
     names
 }

@@ -20,6 +20,11 @@ const CRONS: &[&str] = &[
     "supercronic",
 ];
 
+/// Whether a process of this name is a cron.
+pub fn is_cron(name: &str) -> bool {
+    CRONS.contains(&name.to_ascii_lowercase().as_str())
+}
+
 /// The trigger and what it was told from.
 pub fn trigger(
     option: Option<Trigger>,
@@ -40,11 +45,7 @@ pub fn trigger(
 
 fn guess(environment: &Environment) -> (Trigger, Source) {
     let found = |trigger, why: &str| (trigger, Source::Found(why.to_owned()));
-    if let Some(cron) = environment
-        .ancestors
-        .iter()
-        .find(|a| CRONS.contains(&a.to_ascii_lowercase().as_str()))
-    {
+    if let Some(cron) = environment.ancestors.iter().find(|name| is_cron(name)) {
         return found(Trigger::Schedule, &format!("{cron} is an ancestor process"));
     }
     if environment

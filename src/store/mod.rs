@@ -85,14 +85,16 @@ pub fn open(
             Box::new(lockfile::LockfileStore::open(directory, purpose)?)
         }
     };
-    let about = store.about();
-    match pinned {
-        Some(id) if id != about.id => Err(StoreError::Unusable(format!(
-            "{} has the id {}, and the jobs file pins {id}: this is another store than the one that was meant; correct store or store-id there",
-            about.url, about.id
-        ))),
-        _ => Ok(store),
+    let Some(pinned) = pinned else {
+        return Ok(store);
+    };
+    let About { url, id, .. } = store.about();
+    if id == pinned {
+        return Ok(store);
     }
+    Err(StoreError::Unusable(format!(
+        "{url} has the id {id}, and the jobs file pins {pinned}: this is another store than the one that was meant; correct store or store-id there"
+    )))
 }
 
 /// Why the store can't be used. Every one of them ends in exit code 69 and in a job that was not started.

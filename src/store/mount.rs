@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::StatFs;
 
+use crate::kernel_file;
+
 /// Whether the open file's system is one that only this kernel writes to, as far as its type tells.
 ///
 /// Everything else counts as shared: network, FUSE, 9p, virtiofs, and whatever is not known here.
@@ -106,7 +108,7 @@ fn lease_in(mountstats: &str, point: &Path) -> Option<Duration> {
 /// The mount that `path` lies on, after links are followed; `None` if `/proc` does not tell.
 pub fn of(path: &Path) -> Option<Mount> {
     let path = fs::canonicalize(path).ok()?;
-    find(&fs::read_to_string("/proc/self/mountinfo").ok()?, &path)
+    find(&kernel_file::text("/proc/self/mountinfo").ok()?, &path)
 }
 
 fn find(mountinfo: &str, path: &Path) -> Option<Mount> {

@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel_file;
+
 /// A process by pid and start time (field 22 of `proc_pid_stat(5)`, clock ticks since boot), so that a
 /// reused pid is not taken for it. Comparable only within one boot, pid namespace and time namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ impl Place {
     pub fn here() -> Self {
         let inode = |path: &str| fs::metadata(path).map(|m| m.ino()).ok();
         let time_ns = inode("/proc/self/ns/time").map(|ino| {
-            let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+            let offsets = kernel_file::text("/proc/self/timens_offsets").unwrap_or_default();
             // "boottime  <seconds> <nanoseconds>", time_namespaces(7)
             let boottime = offsets
                 .lines()
@@ -71,7 +73,7 @@ impl Place {
             format!("{ino}:{}", offset.join("."))
         });
         Place {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            boot_id: kernel_file::text("/proc/sys/kernel/random/boot_id")
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),

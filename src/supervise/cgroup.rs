@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Boot;
+use crate::kernel_file;
 use crate::name::RunId;
 
 /// What /proc says of the calling process.
@@ -20,8 +21,8 @@ pub struct Seen {
 impl Seen {
     /// Reads it; `None` without /proc.
     pub fn own() -> Option<Seen> {
-        let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let cgroups = kernel_file::text("/proc/self/cgroup").ok()?;
+        let mounts = kernel_file::text("/proc/self/mountinfo").ok()?;
         Some(Seen { cgroups, mounts })
     }
 

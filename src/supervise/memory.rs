@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::cgroup;
+use crate::kernel_file;
 use crate::store::record::{OomCounter, OutOfMemory};
 
 /// The counters that an OOM kill of this process would move, nearest first; none where no memory controller can be seen.
@@ -48,10 +49,10 @@ fn compare(before: Option<u64>, now: Option<u64>) -> OutOfMemory {
 }
 
 fn read(folder: &Path, is_own: bool) -> Option<u64> {
-    let version_2 = || fs::read_to_string(folder.join("memory.events")).ok();
+    let version_2 = || kernel_file::text(folder.join("memory.events")).ok();
     let version_1 = || {
         is_own
-            .then(|| fs::read_to_string(folder.join("memory.oom_control")).ok())
+            .then(|| kernel_file::text(folder.join("memory.oom_control")).ok())
             .flatten()
     };
     let text = version_2().or_else(version_1)?;

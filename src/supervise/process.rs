@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use crate::kernel_file;
 use crate::store::ProcessId;
 
 /// A line of /proc/PID/stat, as far as it is used.
@@ -29,7 +30,7 @@ impl Stat {
 /// Reads the stat line of `pid`; `None` if there is no such process, or it can't be seen from here.
 pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(
-        &fs::read(format!("/proc/{pid}/stat")).ok()?,
+        &kernel_file::read(format!("/proc/{pid}/stat")).ok()?,
     ))
 }
 
@@ -111,7 +112,7 @@ pub fn ancestors(of: i32) -> Vec<Stat> {
 
 /// The value of `name` in the environment that `pid` was started with. `None` also where it can't be read.
 pub fn environment_value(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = kernel_file::read(format!("/proc/{pid}/environ")).ok()?;
     environment.split(|&b| b == 0).find_map(|entry| {
         let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(String::from_utf8_lossy(value).into_owned())

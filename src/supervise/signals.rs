@@ -1,7 +1,8 @@
 //! Signals: what the caller had set for us, what we block, and how we die of one.
 //!
 //! joblock blocks signals and reads them from a signalfd(2), so that nothing is ever done inside a handler.
-//! The job must not notice: it gets back the mask and the dispositions that front was started with.
+//! The job must not notice: it gets back the mask and the dispositions that front was started with. Since a blocked signal
+//! needs no other disposition, only two of those ever differ: Rust's for SIGPIPE and ours for SIGCHLD.
 //! Rust's runtime ignores SIGPIPE and opens /dev/null over closed standard streams before `main`;
 //! what stood there before is noted by a constructor that runs earlier (`.init_array`, ELF gABI).
 
@@ -11,7 +12,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Bit `n - 1`: signal `n` was ignored when the program was started.
+/// Those whose dispositions do not stay as the caller set them.
+const CHANGED: [i32; 2] = [libc::SIGPIPE, libc::SIGCHLD];
+/// Bit `n - 1`: signal `n` of [`CHANGED`] was ignored when the program was started.
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 /// Bit `n - 1`: signal `n` was blocked when the program was started.
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
@@ -24,17 +27,14 @@ extern "C" fn note_what_the_caller_set() {
     let mut ignored = 0;
     let mut blocked = 0;
     let mut closed = 0;
-    // SAFETY: sigaction(2), sigprocmask(2) and fcntl(2) with valid pointers; a null new action or set only reads.
+    // SAFETY: sigprocmask(2) and fcntl(2) with valid pointers; a null new set only reads.
     unsafe {
         let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
         libc::sigprocmask(libc::SIG_BLOCK, ptr::null(), mask.as_mut_ptr());
+        for signal in CHANGED.into_iter().filter(|&s| is_ignored(s)) {
+            ignored |= bit(signal);
+        }
         for signal in 1..=LAST {
-            let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-            if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
-                && (*action.as_ptr()).sa_sigaction == libc::SIG_IGN
-            {
-                ignored |= bit(signal);
-            }
             if libc::sigismember(mask.as_ptr(), signal) == 1 {
                 blocked |= bit(signal);
             }
@@ -61,7 +61,20 @@ fn bit(signal: i32) -> u64 {
 
 /// Whether the caller had `signal` ignored, as nohup(1) does with SIGHUP.
 pub fn was_ignored(signal: i32) -> bool {
-    IGNORED.load(Ordering::Relaxed) & bit(signal) != 0
+    if CHANGED.contains(&signal) {
+        IGNORED.load(Ordering::Relaxed) & bit(signal) != 0
+    } else {
+        is_ignored(signal)
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: sigaction(2) with a null new action only reads; every field of the plain struct may be zero.
+    unsafe {
+        libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
+            && (*action.as_ptr()).sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Whether standard stream `fd` (0 to 2) was closed when the program was started.
@@ -107,11 +120,10 @@ fn set_mask(set: &libc::sigset_t) {
     }
 }
 
-fn set_disposition(signal: i32, handler: libc::sighandler_t) {
-    // SAFETY: SIG_DFL and SIG_IGN are the only handlers ever given here.
-    unsafe {
-        libc::signal(signal, handler);
-    }
+/// What it was before.
+fn set_disposition(signal: i32, handler: libc::sighandler_t) -> libc::sighandler_t {
+    // SAFETY: SIG_DFL, SIG_IGN and what this returned before are the only handlers ever given here.
+    unsafe { libc::signal(signal, handler) }
 }
 
 /// A signal that was read.
@@ -135,12 +147,10 @@ impl Signals {
         Self::open(&set)
     }
 
-    /// For guard: SIGCHLD alone. The terminal's signals and everybody's else are ignored.
+    /// For guard: SIGCHLD alone. All others stay blocked as in front, which forked it, and are never looked at:
+    /// nobody but SIGKILL and its own rules may end it, and the terminal does not stop it. So with the keeper.
     pub fn of_guard() -> io::Result<Signals> {
-        ignore_all();
-        let set = set_of(std::iter::once(libc::SIGCHLD));
-        set_mask(&set);
-        Self::open(&set)
+        Self::open(&set_of(std::iter::once(libc::SIGCHLD)))
     }
 
     fn open(set: &libc::sigset_t) -> io::Result<Signals> {
@@ -184,27 +194,15 @@ impl std::os::fd::AsFd for Signals {
     }
 }
 
-/// Ignores every signal that can be ignored, but SIGCHLD; for guard and keeper, which nobody but SIGKILL and their own rules may end.
-pub fn ignore_all() {
-    for signal in (1..=LAST).filter(|&s| is_ours(s) && s != libc::SIGCHLD) {
-        set_disposition(signal, libc::SIG_IGN);
-    }
-    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-    set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-    set_mask(&set_of(std::iter::empty()));
-}
-
 /// Gives the calling process the dispositions and the mask that the program was started with. Async-signal-safe.
 pub fn restore_callers() {
-    for signal in (1..=LAST).filter(|&s| is_ours(s) || s == libc::SIGPIPE) {
-        set_disposition(
-            signal,
-            if was_ignored(signal) {
-                libc::SIG_IGN
-            } else {
-                libc::SIG_DFL
-            },
-        );
+    for signal in CHANGED {
+        let handler = if was_ignored(signal) {
+            libc::SIG_IGN
+        } else {
+            libc::SIG_DFL
+        };
+        set_disposition(signal, handler);
     }
     let blocked = BLOCKED.load(Ordering::Relaxed);
     set_mask(&set_of((1..=LAST).filter(|&s| blocked & bit(s) != 0)));
@@ -214,7 +212,7 @@ pub fn restore_callers() {
 /// Comes back after a stop, or where the signal does nothing (PID 1, an orphaned process group).
 pub fn take(signal: i32) {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    set_disposition(signal, libc::SIG_DFL);
+    let callers = set_disposition(signal, libc::SIG_DFL);
     let one = set_of(std::iter::once(signal));
     // SAFETY: raise(3), sigprocmask(2) with valid sets.
     unsafe {
@@ -222,5 +220,6 @@ pub fn take(signal: i32) {
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const one, ptr::null_mut());
         libc::sigprocmask(libc::SIG_BLOCK, &raw const one, ptr::null_mut());
     }
+    set_disposition(signal, callers);
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
 }

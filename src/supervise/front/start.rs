@@ -13,7 +13,7 @@ use crate::store::{Place, ProcessId, Processes};
 use crate::supervise::cgroup::{JobCgroup, Seen};
 use crate::supervise::messages::Channel;
 use crate::supervise::pump::{Pump, Streams};
-use crate::supervise::signals::{self, Signals};
+use crate::supervise::signals::Signals;
 use crate::supervise::tail::TailFile;
 use crate::supervise::timer::Alarm;
 use crate::supervise::{fork, give_up_streams, guard, keeper, origin, process};
@@ -147,7 +147,6 @@ fn fork_keeper(
         drop(fronts.take());
         give_up_streams();
         let _ = rustix::process::setsid();
-        signals::ignore_all();
         let processes = Processes {
             front,
             keeper: process::own(),

@@ -23,11 +23,9 @@ use super::tree::Tree;
 use crate::clock::{Boot, Wall};
 use crate::lease::timing::Timing;
 use crate::name::Token;
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, store_url_text};
 use crate::store::record::{End, RunRecord, Tail};
-use crate::store::{
-    Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
-};
+use crate::store::{Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, StoreError, open};
 use acquire::Verdict;
 
 /// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
@@ -70,7 +68,11 @@ pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
         cancelled: Cell::new(false),
     };
     match keeper.acquire() {
-        Verdict::Granted(store, grant) => keeper.hold(store.as_ref(), grant),
+        Verdict::Granted(store, grant) => {
+            keeper.hold(grant);
+            // Whatever a store does when it is closed, nobody waits for it any more.
+            drop(store);
+        }
         Verdict::NotRun(code) => {
             keeper.front.send(&FromKeeper::NotRun { code }, None);
         }
@@ -122,11 +124,11 @@ impl Keeper<'_> {
             .send(&FromKeeper::Say(Word { level, text }), None);
     }
 
-    fn hold(self, store: &dyn Store, grant: Box<dyn Grant>) {
+    fn hold(self, grant: Box<dyn Grant>) {
         let token = grant.token();
         self.front.send(&FromKeeper::Granted(token), None);
         let start = ToGuard::Start {
-            variables: self.variables(store, token),
+            variables: self.variables(token),
             deadline: deadline(grant.expiry()),
         };
         self.guard.send(&start, grant.inherit());
@@ -159,15 +161,15 @@ impl Keeper<'_> {
         holding.until_the_end();
     }
 
-    fn variables(&self, store: &dyn Store, token: Token) -> Vec<(String, OsString)> {
+    fn variables(&self, token: Token) -> Vec<(String, OsString)> {
         [
-            ("JOBLOCK_JOB", self.record.job.to_string()),
-            ("JOBLOCK_RUN_ID", self.record.run_id.to_string()),
-            ("JOBLOCK_TOKEN", token.to_string()),
-            ("JOBLOCK_TRIGGER", self.record.trigger.to_string()),
-            ("JOBLOCK_STORE", store.about().url),
+            ("JOBLOCK_JOB", self.record.job.as_str().into()),
+            ("JOBLOCK_RUN_ID", self.record.run_id.as_str().into()),
+            ("JOBLOCK_TOKEN", token.to_string().into()),
+            ("JOBLOCK_TRIGGER", self.record.trigger.as_str().into()),
+            ("JOBLOCK_STORE", store_url_text(&self.plan.store)),
         ]
-        .map(|(name, value)| (name.to_owned(), OsString::from(value)))
+        .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
 }
