@@ -112,7 +112,15 @@ fn ending(end: &End, row: &mut impl FnMut(&'static str, Words)) {
         row(
             "left running",
             Words::toned(
-                format!("{} processes, ended with the job", end.leaked),
+                format!(
+                    "{} {}, gone before the lock was free",
+                    end.leaked,
+                    if end.leaked == 1 {
+                        "process"
+                    } else {
+                        "processes"
+                    }
+                ),
                 Tone::Warn,
             ),
         );
@@ -214,7 +222,7 @@ mod tests {
             ("out of memory", "unknown"),
             ("peak memory", "12 MiB"),
             ("cpu time", "1.2 s"),
-            ("left running", "2 processes, ended with the job"),
+            ("left running", "2 processes, gone before the lock was free"),
             ("who", "root (sudo: ann) (uid 0)"),
             ("reason", "the index was broken"),
             ("tag", "ticket=OPS-7"),

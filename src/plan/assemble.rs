@@ -25,7 +25,20 @@ pub fn plan(
 ) -> Result<Planned, PlanError> {
     let entry = Entry::of(&args.job, file)?;
     let (command, command_source) = command_of(args, file, &entry)?;
-    let (lock, lock_source) = match (&args.lock, entry.get(|j| j.lock.as_ref())) {
+    let declared = entry.get(|j| j.lock.as_ref());
+    if let (Some(given), Some(place)) = (&args.lock, entry.place()) {
+        let lock = declared
+            .as_ref()
+            .map_or_else(|| args.job.clone().into(), |(lock, _)| lock.clone());
+        if *given != lock {
+            return Err(PlanError::TwoLocks {
+                job: args.job.clone(),
+                lock,
+                place,
+            });
+        }
+    }
+    let (lock, lock_source) = match (&args.lock, declared) {
         (Some(lock), _) => (lock.clone(), Source::Option("--lock")),
         (None, Some((lock, source))) => (lock, source),
         (None, None) => (args.job.clone().into(), Source::Default("the job's name")),
@@ -121,6 +134,14 @@ impl<'a> Entry<'a> {
                 line: at.line,
             },
         ))
+    }
+
+    /// Where the job stands in the jobs file.
+    fn place(&self) -> Option<Source> {
+        self.0.map(|(file, job)| Source::File {
+            path: file.path.clone(),
+            line: job.line,
+        })
     }
 
     /// The option's value, else the file's; `source` is told which of them it is.

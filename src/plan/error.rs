@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{Source, UrlError};
 use crate::config::UnknownJob;
-use crate::name::{JobName, RunId};
+use crate::name::{JobName, LockName, RunId};
 
 /// Why there is no plan. Displays as a fragment that says what to do; exit code 125.
 #[derive(Debug, Error)]
@@ -48,6 +48,18 @@ pub enum PlanError {
         /// The job.
         job: JobName,
         /// Where the other stands.
+        place: Source,
+    },
+    /// Two locks for one job.
+    #[error(
+        "{place} has {job} under the lock {lock}, and a start under another one could run beside it: leave --lock out, or set `lock` there"
+    )]
+    TwoLocks {
+        /// The job.
+        job: JobName,
+        /// Its lock in the jobs file.
+        lock: LockName,
+        /// Where the job stands there.
         place: Source,
     },
     /// No command.

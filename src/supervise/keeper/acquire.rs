@@ -2,6 +2,7 @@
 
 use crate::clock::{Boot, Wall};
 use crate::exit;
+use crate::name::LockName;
 use crate::output::Page;
 use crate::output::record::holder as holder_text;
 use crate::plan::{Fresh, Wait};
@@ -81,7 +82,14 @@ impl Keeper<'_> {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        // Another run may have succeeded between the first look and the grant.
+        // Another start of the job may have been granted another lock, or have succeeded, since the first look.
+        if let Some(refusal) = self.other_lock(store)? {
+            grant.release(&not_run(Outcome::NotStarted), None)?;
+            return Ok(Err(Refusal {
+                record: None,
+                ..refusal
+            }));
+        }
         if let Some(word) = self.fresh(store)? {
             grant.release(&not_run(Outcome::Fresh), None)?;
             return Ok(Err(Refusal {
@@ -103,7 +111,7 @@ impl Keeper<'_> {
             return Ok(Err(refusal));
         }
         let until = match self.plan.wait {
-            Wait::No => return Ok(Err(self.held(&seen))),
+            Wait::No => return Ok(Err(self.held(&self.plan.lock, &seen))),
             Wait::For(time) => Boot::now() + time,
             Wait::Forever => Boot(u64::MAX),
         };
@@ -121,7 +129,7 @@ impl Keeper<'_> {
             Attempt::Held(seen) if self.cancelled.get() => {
                 Ok(Err(interrupted(Some((Outcome::Cancelled, seen.holder)))))
             }
-            Attempt::Held(seen) => Ok(Err(self.held(&seen))),
+            Attempt::Held(seen) => Ok(Err(self.held(&self.plan.lock, &seen))),
         }
     }
 
@@ -149,14 +157,16 @@ impl Keeper<'_> {
         self.cancelled.get()
     }
 
-    fn held(&self, seen: &Observed) -> Refusal {
-        let job = &self.plan.job;
+    fn held(&self, lock: &LockName, seen: &Observed) -> Refusal {
+        let job = seen
+            .holder
+            .as_ref()
+            .map_or(self.plan.job.as_str(), |holder| holder.job.as_str());
         let advice = format!(
             "wait for it with `-w 1h`, see `joblock status {job}`, or end it with `joblock stop {job} --reason TEXT`"
         );
         let text = format!(
-            "not started: the lock {} is held by {}; {advice}",
-            self.plan.lock,
+            "not started: the lock {lock} is held by {}; {advice}",
             describe(seen)
         );
         Refusal {
@@ -188,7 +198,7 @@ impl Keeper<'_> {
                 level: Level::Error,
                 text: format!(
                     "this is inside run {} of {}, which holds the lock {} itself and would wait for ever: \
-                     call the command directly here, or give it a lock of its own with --lock",
+                     call the command itself here, or run it as a job with a name of its own",
                     holder.run_id.short(),
                     holder.job,
                     self.plan.lock
@@ -199,28 +209,40 @@ impl Keeper<'_> {
 
     /// Two locks for one job is the incident again.
     fn other_lock(&self, store: &dyn Store) -> Result<Option<Refusal>, StoreError> {
+        let query = Query {
+            job: Some(self.plan.job.as_str().into()),
+            limit: Some(2),
+            outcomes: RAN.into(),
+            alive: Some(tree::alive_here),
+            ..Query::default()
+        };
+        let runs = store.runs(&query)?;
+        // After the grant, the newest is this one.
+        let last = runs
+            .into_iter()
+            .find(|run| run.run_id != self.record.run_id);
+        let Some(last) = last.filter(|last| last.lock != self.plan.lock) else {
+            return Ok(None);
+        };
+        if last.outcome == Outcome::Running {
+            return Ok(Some(self.held(&last.lock, &store.inspect(&last.lock)?)));
+        }
         if self.plan.lock_is_declared {
             return Ok(None);
         }
-        let query = Query {
-            job: Some(self.plan.job.as_str().into()),
-            limit: Some(1),
-            outcomes: RAN.into(),
-            ..Query::default()
-        };
-        let last = store.runs(&query)?.into_iter().next();
-        Ok(last.filter(|last| last.lock != self.plan.lock).map(|last| Refusal {
+        let text = format!(
+            "{job} ran under the lock {was} before, and two locks let two of it run at once: \
+             give --lock {was}, or set `lock = \"{new}\"` for it in the jobs file, which every start then uses",
+            job = self.plan.job,
+            was = last.lock,
+            new = self.plan.lock
+        );
+        Ok(Some(Refusal {
             code: exit::OWN_FAILURE,
             record: Some((Outcome::NotStarted, None)),
             word: Word {
                 level: Level::Error,
-                text: format!(
-                    "{job} ran under the lock {was} before, and two locks let two of it run at once: \
-                     give --lock {was}, or set `lock = \"{new}\"` for it in the jobs file, which every start then uses",
-                    job = self.plan.job,
-                    was = last.lock,
-                    new = self.plan.lock
-                ),
+                text,
             },
         }))
     }
