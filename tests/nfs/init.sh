@@ -45,10 +45,10 @@ cp /run/nsswitch /etc/nsswitch.conf
 grep -q ^_rpc: /etc/passwd || echo '_rpc:x:100107:65534::/run/rpcbind:/usr/sbin/nologin' >>/etc/passwd
 grep -q ^statd: /etc/passwd || echo 'statd:x:100108:65534::/var/lib/nfs:/usr/sbin/nologin' >>/etc/passwd
 ip link set lo up
-ip addr add 10.99.0.$IP/24 dev vec0
-ip link set vec0 up
-ip addr add 10.99.1.$IP/24 dev vec1
-ip link set vec1 up
+ip addr add 10.99.0.$IP/24 dev eth0
+ip link set eth0 up
+ip addr add 10.99.1.$IP/24 dev eth1
+ip link set eth1 up
 perl /host/lab/agent.pl 10.99.1.$IP >/run/agent.log 2>&1 &
 # grace periods that end in seconds
 load net/sunrpc/sunrpc fs/nfs_common/grace fs/lockd/lockd,nlm_grace_period=3,nlm_timeout=3 fs/nfs_common/nfs_acl
