@@ -18,6 +18,7 @@ use rusqlite::{
     Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
 };
 
+use super::log_folder;
 use super::path::{check_file, refuse_wal};
 use super::schema;
 use crate::lease::takeover::FileId;
@@ -27,10 +28,13 @@ use crate::store::{Purpose, StoreError, mount, trouble};
 
 /// How long a step of the database may take, besides the time at the gate.
 pub const LIMIT: Duration = Duration::from_secs(5);
-/// From this size on a write-ahead log is folded into the database at a heartbeat: some 100 frames.
-const FOLD_AT: u64 = 100 * 4120;
-/// And by SQLite itself at a commit, in frames, where no job runs for long enough to have heartbeats.
-const FOLD_AT_COMMIT: i64 = 400;
+/// With this many frames a write-ahead log is folded into the database by a holder, when its job has just been started and
+/// at each heartbeat. Whoever opens a database that nobody else has open reads all of its log. Folding costs two syncs, and a
+/// third at the next commit, which begins the log anew: only the process that folded it can know that it may. A run writes
+/// seven frames.
+const FOLD_AT: i64 = 100;
+/// And by SQLite itself at a commit, in frames, should no holder have done it.
+const FOLD_AT_COMMIT: i64 = 1000;
 
 /// How a new database is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl Db {
                 return Err(trouble::unusable(path, &lie));
             }
         }
+        log_folder::leave_to_us();
         let conn = connect(path)?;
         let id = id_at(path).map_err(broken)?;
         let (Some(id), true) = (id, before == id) else {
@@ -150,14 +155,14 @@ impl Db {
                 known: schema::FORMAT,
             });
         }
-        let meta = |key: &str| {
-            self.conn
-                .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-                    row.get::<_, String>(0)
-                })
-        };
-        self.shared = meta("shared").map_err(|e| self.broken(&e))? == "1";
-        self.uuid = meta("uuid").map_err(|e| self.broken(&e))?;
+        (self.shared, self.uuid) = self
+            .conn
+            .query_row(
+                "SELECT s.value = '1', u.value FROM meta s, meta u WHERE s.key = 'shared' AND u.key = 'uuid'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(|e| self.broken(&e))?;
         Ok(true)
     }
 
@@ -192,6 +197,9 @@ impl Db {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if !shared {
+            log_folder::sync_if_new(&self.path);
+        }
         if tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
             row.get::<_, i64>(0)
         })? == 0
@@ -221,6 +229,7 @@ impl Db {
         if self.shared {
             return self.conn.pragma_update(None, "synchronous", "EXTRA");
         }
+        log_folder::sync_if_new(&self.path);
         self.conn.pragma_update(None, "synchronous", "FULL")?;
         self.conn
             .pragma_update(None, "wal_autocheckpoint", FOLD_AT_COMMIT)?;
@@ -252,6 +261,25 @@ impl Db {
         f(&self.conn).map_err(|e| self.broken(&e))
     }
 
+    /// As [`Db::write`], for what no lock depends on. In a local store it survives the end of any process at once, but a
+    /// power cut only from the next durable transaction on, whoever's that is. A shared store makes no difference.
+    pub fn write_lazily<T>(
+        &mut self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let synchronous = |this: &Self, level: &str| {
+            if this.shared {
+                return Ok(());
+            }
+            let set = this.conn.pragma_update(None, "synchronous", level);
+            set.map_err(|e| this.broken(&e))
+        };
+        synchronous(self, "NORMAL")?;
+        let result = self.write(f);
+        synchronous(self, "FULL")?;
+        result
+    }
+
     /// Writes: one durable transaction, or nothing at all. An error from the commit itself may still mean that it
     /// happened, unless it is [`StoreError::Timeout`]: whoever gets one must read again or write what can be written twice.
     pub fn write<T>(
@@ -275,9 +303,14 @@ impl Db {
 
     /// Folds the write-ahead log into the database if it has grown. Never waits for anybody, and may fail without harm.
     pub fn fold_if_long(&self) {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        if !self.shared && std::fs::metadata(wal).is_ok_and(|m| m.len() > FOLD_AT) {
+        // frames in the log, and those of them that are in the database already; the file's size tells neither
+        let frames = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+        if !self.shared
+            && self
+                .conn
+                .query_row("PRAGMA wal_checkpoint(NOOP)", [], frames)
+                .is_ok_and(|frames| frames >= FOLD_AT)
+        {
             self.fold();
         }
     }

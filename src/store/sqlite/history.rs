@@ -10,7 +10,7 @@ use crate::store::{History, Recorded, StoreError};
 impl History for SqliteStore {
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
         let record = outcome.of(record);
-        let written = self.inner.db().write(|tx| rows::upsert(tx, &record));
+        let written = self.inner.db().write_lazily(|tx| rows::upsert(tx, &record));
         self.inner
             .spool
             .instead(written, &record, None, || self.inner.fold())

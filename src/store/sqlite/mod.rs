@@ -17,6 +17,7 @@ pub mod db;
 mod grant;
 mod history;
 pub mod locks;
+mod log_folder;
 mod path;
 pub mod rows;
 pub mod schema;
