@@ -306,7 +306,7 @@ fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
             trees.store.marked().len() == 1
         });
         trees.store.sh(&["-w", "20"], "tree", "exit 0").expect(0);
-        assert!(trees.store.marked().is_empty(), "{kind:?}");
+        assert!(trees.store.of_jobs().is_empty(), "{kind:?}");
         assert_eq!(
             trees.store.outcomes("tree"),
             ["abandoned", "succeeded"],

@@ -176,7 +176,7 @@ fn as_pid_1_what_the_job_leaves_is_gone_before_joblock_ends() {
         "trap '' TERM; (setsid sleep 1000 &); (sleep 1000 &); exit 0",
     ));
     let done = done.expect(0);
-    assert!(store.marked().is_empty(), "{done}");
+    assert!(store.of_jobs().is_empty(), "{done}");
     assert_eq!(store.outcomes("left"), ["succeeded"]);
 }
 

@@ -141,7 +141,7 @@ fn the_time_limit_ends_the_whole_tree_and_is_124() {
     let store = Store::local();
     let script = "setsid sleep 1000 & sleep 1000";
     let done = store.sh(&["-t", "0.3"], "limit", script).expect(124);
-    assert!(store.marked().is_empty(), "{done}");
+    assert!(store.of_jobs().is_empty(), "{done}");
     assert_eq!(store.outcomes("limit"), ["timed-out"]);
 }
 
@@ -152,7 +152,7 @@ fn a_job_over_its_time_limit_that_ignores_term_is_killed_and_is_124() {
     store
         .sh(&["-t", "0.3", "-k", "0.3"], "limit", script)
         .expect(124);
-    assert!(store.marked().is_empty());
+    assert!(store.of_jobs().is_empty());
     assert_eq!(store.outcomes("limit"), ["timed-out"]);
 }
 

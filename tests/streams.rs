@@ -398,7 +398,7 @@ fn a_left_process_that_keeps_the_pipe_open_does_not_keep_joblock() {
         .expect(0);
     assert_eq!(done.out(), "started\n");
     assert!(
-        store.marked().is_empty(),
+        store.of_jobs().is_empty(),
         "the job's daemon is ended with it"
     );
 }

@@ -358,6 +358,13 @@ impl Store {
         })
     }
 
+    /// The processes of this test's jobs: joblock's own three, which may be about to end, are not among them.
+    pub fn of_jobs(&self) -> Vec<Process> {
+        let mut found = self.marked();
+        found.retain(|p| process::has_variable(*p, "JOBLOCK_RUN_ID"));
+        found
+    }
+
     /// Every process that carries this test's mark.
     pub fn marked(&self) -> Vec<Process> {
         process::with_environment(MARK, self.folder.path().as_os_str())

@@ -106,6 +106,16 @@ pub fn in_session(session: i32) -> Vec<Process> {
     all().filter(|p| p.session() == Some(session)).collect()
 }
 
+/// Whether its environment, as it was at its last exec, has a variable of this name.
+pub fn has_variable(process: Process, name: &str) -> bool {
+    let begin = [name.as_bytes(), b"="].concat();
+    fs::read(format!("/proc/{}/environ", process.pid)).is_ok_and(|environment| {
+        environment
+            .split(|&b| b == 0)
+            .any(|v| v.starts_with(&begin))
+    })
+}
+
 /// The living processes whose environment, as it was at their last exec, has `name=value`.
 pub fn with_environment(name: &str, value: &OsStr) -> Vec<Process> {
     let wanted = [name.as_bytes(), b"=", value.as_bytes()].concat();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -195,13 +196,14 @@ impl Machine {
         });
     }
 
-    /// A command on it, as if typed there; the caller starts it.
+    /// A command on it, as if typed there; the caller starts it. With the first process's root: where the test itself
+    /// runs in a chroot, the mount namespace's is another.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg("--target")
             .arg(self.init.to_string())
-            .args(["--uts", "--pid", "--mount", "--", program]);
+            .args(["--uts", "--pid", "--mount", "--root", "--wd", "--", program]);
         command
             .env_clear()
             .env("PATH", &self.path)
@@ -211,10 +213,11 @@ impl Machine {
         command
     }
 
-    /// The pids (as seen from here) of its processes that run `program`.
+    /// The pids (as seen from here) of its processes that run `program`, whatever that is called in their root.
     pub fn running(&self, program: &Path) -> Vec<i32> {
-        let runs =
-            |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+        let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        let program = file(program).expect("the program");
+        let runs = |pid: &i32| file(Path::new(&format!("/proc/{pid}/exe"))) == Some(program);
         self.cgroup.pids().into_iter().filter(runs).collect()
     }
 

@@ -230,8 +230,7 @@ impl Stage {
 
     /// Stops joblock itself on blue, in the middle of what it does: it will not live to write anything down.
     pub fn stop_wrappers_on_blue(&self) {
-        let joblock = fs::canonicalize(env!("CARGO_BIN_EXE_joblock")).expect("joblock");
-        let wrappers = self.blue.running(&joblock);
+        let wrappers = self.blue.running(Path::new(env!("CARGO_BIN_EXE_joblock")));
         assert!(!wrappers.is_empty(), "no joblock runs on blue");
         for pid in wrappers {
             signal(pid, Signal::STOP);
