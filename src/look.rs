@@ -282,6 +282,9 @@ mod tests {
                 .cloned()
                 .collect())
         }
+        fn last_lock(&self, _: &str) -> Result<Option<LockName>, StoreError> {
+            Ok(None)
+        }
         fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {
             panic!("not asked for")
         }

@@ -396,6 +396,8 @@ pub trait History {
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError>;
     /// Rows whose run id begins so (6 digits at least).
     fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError>;
+    /// The lock of the newest run of `job`, if it ever ran; in a time that does not grow with its history.
+    fn last_lock(&self, job: &str) -> Result<Option<LockName>, StoreError>;
     /// The end of the newest success of `job`, on the wall clock.
     fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError>;
     /// Every job that has a row.

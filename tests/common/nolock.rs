@@ -120,6 +120,9 @@ impl History for NoLock {
     fn by_prefix(&self, _: &str) -> Result<Vec<RunRecord>, StoreError> {
         Ok(Vec::new())
     }
+    fn last_lock(&self, _: &str) -> Result<Option<LockName>, StoreError> {
+        Ok(None)
+    }
     fn last_success(&self, _: &str) -> Result<Option<Wall>, StoreError> {
         Ok(None)
     }

@@ -289,6 +289,10 @@ impl History for LockfileStore {
         self.inner.settle(runs, &Query::default())
     }
 
+    fn last_lock(&self, job: &str) -> Result<Option<LockName>, StoreError> {
+        self.inner.db().read(|conn| rows::last_lock(conn, job))
+    }
+
     fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError> {
         self.inner.db().read(|conn| rows::last_success(conn, job))
     }

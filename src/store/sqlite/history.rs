@@ -2,7 +2,7 @@
 
 use super::{Inner, SqliteStore, rows};
 use crate::clock::Wall;
-use crate::name::{RunId, Token};
+use crate::name::{LockName, RunId, Token};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::vanished;
 use crate::store::{History, Recorded, StoreError};
@@ -34,6 +34,10 @@ impl History for SqliteStore {
     fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
         let runs = self.inner.db().read(|conn| rows::by_prefix(conn, prefix))?;
         self.inner.settle(runs, &Query::default())
+    }
+
+    fn last_lock(&self, job: &str) -> Result<Option<LockName>, StoreError> {
+        self.inner.db().read(|conn| rows::last_lock(conn, job))
     }
 
     fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError> {

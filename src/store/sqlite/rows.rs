@@ -253,6 +253,16 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<RunRecord>> {
     rows.collect()
 }
 
+/// The lock of the newest run of `job`, by the wall clock at its start: the index ends there, however long the history is.
+pub fn last_lock(conn: &Connection, job: &str) -> Result<Option<LockName>> {
+    let sql = "SELECT lock FROM runs
+         WHERE job = ?1 AND outcome NOT IN ('refused', 'fresh', 'cancelled', 'not-started')
+         ORDER BY started DESC, id DESC LIMIT 1";
+    conn.prepare_cached(sql)?
+        .query_row([job], |row| parsed(row, "lock", str::parse))
+        .optional()
+}
+
 /// When the newest success of `job` ended.
 pub fn last_success(conn: &Connection, job: &str) -> Result<Option<Wall>> {
     let sql = "SELECT max(ended) FROM runs WHERE job = ?1 AND outcome = 'succeeded'";

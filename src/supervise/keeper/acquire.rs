@@ -6,7 +6,7 @@ use crate::output::Page;
 use crate::output::record::holder as holder_text;
 use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
-use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query};
+use crate::store::record::{Attempted, End, OutOfMemory, Outcome};
 use crate::store::{
     Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open,
 };
@@ -177,9 +177,14 @@ impl Keeper<'_> {
                 .is_some_and(|id| id == holder.run_id.as_str())
         };
         let front = self.holder.processes.front.pid;
+        // Whoever is older than the holder's guard is none of its job, nor are those above.
+        let may_be_inside = |a: &process::Stat| {
+            !holder.place.same_pids(&self.holder.place)
+                || a.id.start >= holder.processes.guard.start
+        };
         let inside = is_of_holder(front)
             || process::ancestors(front)
-                .iter()
+                .take_while(may_be_inside)
                 .any(|a| is_of_holder(a.id.pid));
         inside.then(|| Refusal {
             code: exit::OWN_FAILURE,
@@ -202,14 +207,8 @@ impl Keeper<'_> {
         if self.plan.lock_is_declared {
             return Ok(None);
         }
-        let query = Query {
-            job: Some(self.plan.job.as_str().into()),
-            limit: Some(1),
-            outcomes: RAN.into(),
-            ..Query::default()
-        };
-        let last = store.runs(&query)?.into_iter().next();
-        Ok(last.filter(|last| last.lock != self.plan.lock).map(|last| Refusal {
+        let last = store.last_lock(self.plan.job.as_str())?;
+        Ok(last.filter(|last| *last != self.plan.lock).map(|last| Refusal {
             code: exit::OWN_FAILURE,
             record: Some((Outcome::NotStarted, None)),
             word: Word {
@@ -218,7 +217,7 @@ impl Keeper<'_> {
                     "{job} ran under the lock {was} before, and two locks let two of it run at once: \
                      give --lock {was}, or set `lock = \"{new}\"` for it in the jobs file, which every start then uses",
                     job = self.plan.job,
-                    was = last.lock,
+                    was = last,
                     new = self.plan.lock
                 ),
             },
@@ -275,19 +274,6 @@ fn interrupted(record: Option<(Outcome, Option<Holder>)>) -> Refusal {
         word,
     }
 }
-
-/// What counts as a run, of all that a history holds.
-const RAN: [Outcome; 9] = [
-    Outcome::Running,
-    Outcome::Succeeded,
-    Outcome::Failed,
-    Outcome::Signaled,
-    Outcome::OomKilled,
-    Outcome::TimedOut,
-    Outcome::Stopped,
-    Outcome::Lost,
-    Outcome::Abandoned,
-];
 
 fn page() -> Page {
     Page {
