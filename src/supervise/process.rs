@@ -105,16 +105,11 @@ pub fn descendants(root: i32, but: &[i32]) -> Vec<Stat> {
     found
 }
 
-/// Parent, grandparent and so on, up to the last that can be seen.
-pub fn ancestors(of: i32) -> Vec<Stat> {
-    let mut found: Vec<Stat> = Vec::new();
-    let mut next = stat(of).map_or(0, |s| s.parent);
-    while next > 0 && found.len() < 256 {
-        let Some(ancestor) = stat(next) else { break };
-        next = ancestor.parent;
-        found.push(ancestor);
-    }
-    found
+/// Parent, grandparent and so on, up to the last that can be seen; each is looked for when it is asked for.
+pub fn ancestors(of: i32) -> impl Iterator<Item = Stat> {
+    let parent = |process: &Stat| stat(process.parent);
+    // pids are reused, so there might be no end
+    std::iter::successors(stat(of), parent).skip(1).take(256)
 }
 
 /// The value of `name` in the environment that `pid` was started with. `None` also where it can't be read.

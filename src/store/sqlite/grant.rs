@@ -199,6 +199,10 @@ impl Grant for SqliteGrant {
         Ok(renewal)
     }
 
+    fn started(&mut self) {
+        self.inner.db().fold_if_long();
+    }
+
     fn inherit(&self) -> Option<BorrowedFd<'_>> {
         Some(self.side.as_fd())
     }

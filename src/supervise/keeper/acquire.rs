@@ -189,9 +189,7 @@ impl Keeper<'_> {
         // namespace, the environment tells.
         let front = self.holder.processes.front.pid;
         let inside = if holder.place.same_pids(&self.holder.place) {
-            process::ancestors(front)
-                .iter()
-                .any(|above| above.id == holder.processes.guard)
+            process::ancestors(front).any(|above| above.id == holder.processes.guard)
         } else {
             process::environment_value(front, tree::MARK)
                 .is_some_and(|id| id == holder.run_id.as_str())

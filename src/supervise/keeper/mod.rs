@@ -71,11 +71,7 @@ pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
         cancelled: Cell::new(false),
     };
     match keeper.acquire() {
-        Verdict::Granted(store, grant) => {
-            keeper.hold(grant);
-            // Whatever a store does when it is closed, nobody waits for it any more.
-            drop(store);
-        }
+        Verdict::Granted(_store, grant) => keeper.hold(grant),
         Verdict::NotRun(code) => {
             keeper.front.send(&FromKeeper::NotRun { code }, None);
         }
@@ -203,6 +199,7 @@ struct Holding<'a> {
 
 impl Holding<'_> {
     fn until_the_end(mut self) {
+        self.grant.started();
         self.next_beat = Boot::now() + self.timing.heartbeat();
         self.next_save = Boot::now() + self.saving();
         loop {
