@@ -175,7 +175,12 @@ fn whatever_joblock_cannot_tell_is_unknown_and_on_stdout() {
         (&"unknown".into(), &3.into())
     );
     assert!(value["error"].is_string(), "{value}");
-    past.joblock(&["check", "--no-such-flag"]).assert().code(3);
+    let (line, exit) = check(&past, &["--no-such-flag"]);
+    assert_eq!(exit, 3, "{line}");
+    assert!(
+        line.starts_with("JOBLOCK UNKNOWN - ") && line.contains("'--no-such-flag'"),
+        "{line}"
+    );
 }
 
 #[test]
