@@ -279,7 +279,12 @@ fn a_store_that_one_may_not_enter_is_69_and_nothing_else_is_used_instead(
     let store = used(kind);
     // The program itself must be within the other user's reach.
     let program = store.file("joblock");
-    fs::copy(joblock(), &program).expect("a copy");
+    // By another process: a file that this one has open for writing can't be executed by its other threads' children.
+    let copied = std::process::Command::new("cp")
+        .arg(joblock())
+        .arg(&program)
+        .status();
+    assert!(copied.expect("cp").success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
     let mark = mark(&store);
     for (folder, files) in [(0o700, 0o600), (0o755, 0o644)] {

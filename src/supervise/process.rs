@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fs;
 
+use rustix::io::Errno;
+
 use crate::kernel_file;
 use crate::store::ProcessId;
 
@@ -61,9 +63,14 @@ pub fn identify(pid: i32) -> ProcessId {
     stat(pid).map_or(ProcessId { pid, start: 0 }, |s| s.id)
 }
 
-/// Whether `id` is alive, not a zombie, and not another process with the same pid.
+/// Whether `id` is alive, not a zombie, and not another process with the same pid. One that /proc hides from this user
+/// (`hidepid`, proc(5)) counts as alive as long as somebody has its pid.
 pub fn is_alive(id: ProcessId) -> bool {
-    stat(id.pid).is_some_and(|s| s.id == id && s.is_alive())
+    match stat(id.pid) {
+        Some(stat) => stat.id == id && stat.is_alive(),
+        None => rustix::process::Pid::from_raw(id.pid)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::PERM)),
+    }
 }
 
 /// Every process that can be seen.
