@@ -1,6 +1,7 @@
 //! The command line: clap's types and the help texts. No I/O, and nothing of the environment: what
 //! stands in jobs files and variables comes in with [`crate::plan`].
 
+mod foreign;
 pub mod mistakes;
 mod values;
 
