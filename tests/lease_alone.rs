@@ -22,8 +22,9 @@ use serde_json::Value;
 /// that was cut is noticed to be back within seconds.
 const MOUNT: &str = "vers=3,local_lock=flock,timeo=50,retrans=1";
 
-/// Of every lease here. The machines are slow: a heartbeat may take a second.
-const TTL: Duration = Duration::from_secs(9);
+/// Of every lease here. The machines are slow: on a busy computer a grant may take seconds, and one that takes F, four
+/// ninths of this, is lost before its job begins.
+const TTL: Duration = Duration::from_secs(12);
 
 /// The exit code of a run that lost its lock.
 const LOST: i32 = 79;
@@ -57,6 +58,23 @@ impl Stage<'_> {
             self.witness.arguments()
         );
         self.lab.start(host, &line)
+    }
+
+    /// Starts a run of `job` on a machine where nobody is in its way, and waits until its job lives.
+    #[track_caller]
+    fn begin(&self, host: &str, job: &str, token: u64) -> Running {
+        let mut run = self.run(host, "-n", job);
+        wait_until(&format!("the beginning of {job} on {host}"), || {
+            if run.has_ended() {
+                panic!(
+                    "{job} on {host} ended before its job lived: {:?}",
+                    self.history(job)
+                );
+            }
+            self.witness.run(job, token).is_some()
+        });
+        self.witness.lives(job, token, host);
+        run
     }
 
     #[track_caller]
@@ -203,11 +221,7 @@ fn a_stopped_keeper_or_guard_gives_up_the_lock_after_its_job_and_a_stopped_front
     };
     let stage = Stage::new(&lab, "stopped");
     let jobs = ["front", "keeper", "guard"];
-    let blue = jobs.map(|job| {
-        let run = stage.run("blue", "-n", job);
-        stage.witness.lives(job, 1, "blue");
-        run
-    });
+    let blue = jobs.map(|job| stage.begin("blue", job, 1));
     let holders = jobs.map(|job| stage.holder("blue", job));
     let victims = [holders[0].front, holders[1].keeper, holders[2].guard];
     let green = jobs.map(|job| stage.run("green", "-w forever", job));
@@ -253,8 +267,7 @@ fn a_machine_that_was_frozen_beyond_its_lease_is_refused_by_token_and_loses_its_
         return;
     };
     let stage = Stage::new(&lab, "frozen");
-    let blue = stage.run("blue", "-n", "sync");
-    stage.witness.lives("sync", 1, "blue");
+    let blue = stage.begin("blue", "sync", 1);
     let green = stage.run("green", "-w forever", "sync");
     lab.verb("freeze", "blue");
     stage.witness.lives("sync", 2, "green");
@@ -283,11 +296,7 @@ fn after_a_power_cut_the_lock_is_free_once_the_ttl_is_over_and_not_before_for_wa
         return;
     };
     let stage = Stage::new(&lab, "power");
-    let blue = ["waited", "cron"].map(|job| {
-        let run = stage.run("blue", "-n", job);
-        stage.witness.lives(job, 1, "blue");
-        run
-    });
+    let blue = ["waited", "cron"].map(|job| stage.begin("blue", job, 1));
     lab.verb("kill", "blue");
     for run in blue {
         // nobody is there to say how it ended
@@ -326,8 +335,7 @@ fn after_a_power_cut_the_lock_is_free_once_the_ttl_is_over_and_not_before_for_wa
     lab.verb("boot", "blue");
     lab.mount("blue");
     for job in ["waited", "cron"] {
-        let again = stage.run("blue", "-n", job);
-        stage.witness.lives(job, 3, "blue");
+        let again = stage.begin("blue", job, 3);
         stage.witness.let_end(job, 3);
         again.finish().expect(0);
         assert_eq!(tokens(&stage.witness.never_two(job, &[1])), [1, 2, 3]);
@@ -342,8 +350,7 @@ fn a_machine_that_is_cut_off_kills_its_job_in_time_though_its_keeper_hangs() {
         return;
     };
     let stage = Stage::new(&lab, "cut");
-    let blue = stage.run("blue", "-n", "sync");
-    stage.witness.lives("sync", 1, "blue");
+    let blue = stage.begin("blue", "sync", 1);
     let keeper = stage.holder("blue", "sync").keeper;
     let green = stage.run("green", "-w forever", "sync");
     lab.verb("part", "blue");
