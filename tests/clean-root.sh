@@ -32,8 +32,6 @@ chmod 755 "$root"
 trap 'umount --recursive --lazy "$root" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 # A mount point, as / of any machine is: else unshare --mount, which tests use, fails inside.
 mount --bind "$root" "$root"
-# As any root is; mktemp makes it for root alone, and other users could reach nothing in it.
-chmod 755 "$root"
 echo "check-clean: $suite in $root"
 debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$root.log" 2>&1 || { tail "$root.log" >&2; exit 1; }
 rm -f "$root.log"
