@@ -194,6 +194,10 @@ fn fg_and_then_ctrl_c_end_the_job_and_the_shell_says_130() {
         shell.expect(PROMPT);
         shell.line("fg");
         shell.expect("sleep 1000'");
+        // The shell names the command before it hands the terminal over and continues everybody.
+        wait_until("everything goes on", || {
+            store.marked().iter().all(|p| !p.is_stopped())
+        });
     }
     shell.type_in(CTRL_C);
     shell.expect(PROMPT);
