@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean
+.PHONY: check setup format lint doc licences test check-clean release bench
 
 check: setup format lint doc licences test
 
@@ -29,3 +29,16 @@ test:
 # Both commands of the README in a root where nothing but Debian's base and Rust is installed. Needs root; takes long.
 check-clean:
 	@tests/clean-root.sh
+
+# One static program, target/TARGET/release/joblock. Its target must be named even where it is this machine's own: cargo would
+# give procedural macros, which can't be static, the same flags.
+target := $(shell rustc -vV | sed -n 's/^host: //p')
+static := -C target-feature=+crt-static -C relocation-model=static
+release bench: export CARGO_BUILD_TARGET = $(target)
+release bench: export CARGO_BUILD_RUSTFLAGS = $(static)
+release:
+	cargo build --locked --release
+
+# A run of `true` and a refused start beside flock(1); takes a minute or two. Says most on a machine that does nothing else.
+bench: setup
+	cargo bench --locked --bench beside_flock

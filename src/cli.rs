@@ -1,6 +1,7 @@
 //! The command line: clap's types and the help texts. No I/O, and nothing of the environment: what
 //! stands in jobs files and variables comes in with [`crate::plan`].
 
+mod foreign;
 pub mod mistakes;
 mod values;
 
@@ -88,8 +89,9 @@ pub enum Verb {
     /// Run a job again: the same command under the same lock
     ///
     /// The command of a job in the jobs file comes from there; any other from the history, and only
-    /// for the user who ran it. The new run is linked to the one that it repeats, and is never skipped
-    /// because the job succeeded a while ago.
+    /// for the user who ran it. Options such as --time-limit are not repeated from the history: give them
+    /// again (a job of the jobs file has them there). The new run is linked to the one that it repeats,
+    /// and is never skipped because the job succeeded a while ago.
     Rerun(Box<RerunArgs>),
     /// Ask a running job to stop, from any host
     ///
@@ -107,8 +109,7 @@ pub enum Verb {
     /// Tell a monitoring system how the jobs are
     ///
     /// Looks at each job's last outcome, at its schedule in the jobs file, and for runs that vanished.
-    /// Prints one line and exits with 0 ok, 1 warning, 2 critical, 3 unknown, as Nagios and its like
-    /// want.
+    /// Prints one line and exits as Nagios and its like want.
     Check(CheckArgs),
     /// Prove that the store does what locks need
     ///
@@ -352,6 +353,9 @@ pub struct StopArgs {
 /// `joblock unlock`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+Exit code: 0 the lock is free, or the next start takes it over; 75 the holder does not answer,
+and the lock is still held.
+
 Example: joblock unlock person-sync --reason \"host blue is gone\"")]
 pub struct UnlockArgs {
     /// The job
@@ -379,7 +383,23 @@ pub struct AssertArgs {
 
 /// `joblock check`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example: joblock check person-sync")]
+#[command(after_help = "\
+Critical: a job's last run failed, was killed, ran out of memory or time, lost its lock,
+vanished or could not be started, and it has not succeeded since; or its schedule asked for it
+more than 5 minutes ago (the grace that every start has), and it has not run since.
+
+Warning: somebody stopped it, and it has not succeeded since; or it has run for more than
+5 minutes over its time limit; or another job that shares its lock kept it from running.
+
+Unknown: a mistake in the call of check, a job that neither the jobs file nor the history has, a
+store that can't be read. The line on standard output says which, in these cases too.
+
+A start that was refused because the job ran already is no run, nor is one that joblock turned
+down for a mistake in its call.
+
+Exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
+
+Example: joblock check person-sync")]
 pub struct CheckArgs {
     /// Only these jobs [default: those of the jobs file, else all that ever ran]
     #[arg(value_name = "JOB")]

@@ -12,7 +12,7 @@ use crate::guess::did_you_mean;
 use crate::name::{LockName, RunId};
 use crate::store::record::{Outcome, Query, RunRecord};
 use crate::store::{Holder, Observed, Store, StoreError};
-use crate::verdict::TELLING;
+use crate::verdict::{TELLING, tells};
 
 /// Says whether any of a holder's own three processes is alive; `None` if that can't be seen from here.
 pub type Alive = fn(&Holder) -> Option<bool>;
@@ -76,11 +76,14 @@ impl<'a> Look<'a> {
 
     /// The newest runs of `job` that say something of it, newest first.
     pub fn telling(&self, job: &str) -> Result<Vec<RunRecord>, StoreError> {
-        self.runs(Query {
+        // A limit of the query's would count the ones that say nothing.
+        let mut runs = self.runs(Query {
             outcomes: TELLING.to_vec(),
-            limit: Some(TELLING_LIMIT),
             ..of(job)
-        })
+        })?;
+        runs.retain(tells);
+        runs.truncate(TELLING_LIMIT);
+        Ok(runs)
     }
 
     /// The newest attempt of `job`, whatever became of it.
@@ -88,9 +91,9 @@ impl<'a> Look<'a> {
         self.newest_with(job, &[])
     }
 
-    /// The newest run of `job`; an attempt that was refused or skipped is none.
+    /// The newest run of `job`; an attempt that was refused, skipped or not started without the lock is none.
     pub fn last_run(&self, job: &str) -> Result<Option<RunRecord>, StoreError> {
-        self.newest_with(job, &TELLING)
+        Ok(self.telling(job)?.into_iter().next())
     }
 
     /// The newest attempt of `job` that was skipped because it had succeeded.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use joblock::cli::mistakes::{self, Stop};
 use joblock::cli::{Cli, Verb};
 use joblock::store::StoreError;
-use joblock::{command, exit};
+use joblock::{command, exit, output};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -19,6 +19,12 @@ fn main() -> ExitCode {
         }
         Err(Stop::Mistake { text, code }) => {
             let _ = io::stderr().write_all(text.as_bytes());
+            if code == exit::CHECK_UNKNOWN {
+                // Monitoring looks at stdout only.
+                let why = text.lines().next().unwrap_or_default();
+                let why = why.trim_start_matches("joblock: ");
+                let _ = io::stdout().write_all(output::check::unknown(why).as_bytes());
+            }
             return exit::code(code);
         }
     };

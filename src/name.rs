@@ -22,7 +22,15 @@ pub enum NameError {
     BadCharacter {
         /// The whole text.
         name: String,
-        /// The first character that can't stand where it stands.
+        /// The first of them.
+        bad: char,
+    },
+    /// A character that a name may have, but not begin with.
+    #[error("{name:?} begins with {bad:?}: a name begins with a letter or digit")]
+    BadBeginning {
+        /// The whole text.
+        name: String,
+        /// Its first character.
         bad: char,
     },
     /// Sixteen hexadecimal digits are a run id, never a name.
@@ -37,13 +45,14 @@ fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    let allowed =
-        |(i, c): (usize, char)| c.is_ascii_alphanumeric() || (i > 0 && "._@+-".contains(c));
-    if let Some((_, bad)) = text.chars().enumerate().find(|&at| !allowed(at)) {
-        return Err(NameError::BadCharacter {
-            name: text.to_owned(),
-            bad,
-        });
+    let name = || text.to_owned();
+    let inside = |c: char| "._@+-".contains(c);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || inside(c);
+    if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
+        return Err(NameError::BadCharacter { name: name(), bad });
+    }
+    if let Some(bad) = text.chars().next().filter(|&c| inside(c)) {
+        return Err(NameError::BadBeginning { name: name(), bad });
     }
     if text.len() > 128 {
         return Err(NameError::TooLong(text.len()));

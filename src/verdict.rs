@@ -30,8 +30,8 @@ pub enum Health {
     Unknown,
 }
 
-/// The outcomes that say something of the job itself: an attempt that was refused, skipped or given up
-/// says something of another run.
+/// The outcomes that can say something of the job itself (see [`tells`]): an attempt that was refused, skipped or
+/// given up says something of another run.
 pub const TELLING: [Outcome; 10] = [
     Outcome::Running,
     Outcome::Succeeded,
@@ -45,10 +45,17 @@ pub const TELLING: [Outcome; 10] = [
     Outcome::NotStarted,
 ];
 
+/// Whether an attempt says something of its job. One that was not started counts if it had the lock, as with a
+/// command that is not found. Without it, it says something of the call (another lock, a start from inside the
+/// job) or of the store, and its caller was told so.
+pub fn tells(run: &RunRecord) -> bool {
+    TELLING.contains(&run.outcome) && (run.outcome != Outcome::NotStarted || run.token.is_some())
+}
+
 /// What is known of a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Its attempts with [`TELLING`] outcomes, newest first, back to the last success if that can be had.
+    /// Its attempts that [`tells`] picks, newest first, back to the last success if that can be had.
     pub runs: &'a [RunRecord],
     /// Its newest attempt of any outcome.
     pub newest: Option<&'a RunRecord>,
@@ -209,6 +216,7 @@ fn covers(run: &RunRecord, due: Wall) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::Token;
     use crate::output::record::tests::{NOW, ago, holder_of, run};
     use rstest::rstest;
 
@@ -256,6 +264,23 @@ mod tests {
     #[case::tried_again_but_not_done(&[Running, Failed, Succeeded], Health::Critical)]
     fn last_outcomes(#[case] outcomes: &[Outcome], #[case] health: Health) {
         assert_eq!(judge(&facts(&history(outcomes)), NOW).health, health);
+    }
+
+    #[rstest]
+    #[case::command_not_found(NotStarted, Some(5), true)]
+    #[case::mistake_in_the_call(NotStarted, None, false)]
+    #[case::failed(Failed, Some(5), true)]
+    #[case::refused(Refused, None, false)]
+    fn an_attempt_without_the_lock_says_nothing_of_the_job(
+        #[case] outcome: Outcome,
+        #[case] token: Option<u64>,
+        #[case] expected: bool,
+    ) {
+        let attempt = RunRecord {
+            token: token.map(Token),
+            ..run("sync", HOUR, outcome)
+        };
+        assert_eq!(tells(&attempt), expected);
     }
 
     #[test]

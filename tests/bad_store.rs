@@ -208,6 +208,36 @@ fn a_full_disk_is_69_for_a_new_store_and_for_one_in_use(
     assert_eq!(done.out(), "ran\nran\n", "{done}");
 }
 
+#[rstest]
+#[case::read_only(
+    "mount --bind $STORE $STORE; mount -o remount,bind,ro $STORE",
+    "mount -o remount,rw"
+)]
+#[case::full(
+    "cp -a $STORE $STORE.copy; mount -t tmpfs -o size=4m,mode=700 none $STORE; cp -a $STORE.copy/. $STORE; \
+     \"$@\" >/dev/null; cat /dev/zero >$STORE/ballast 2>/dev/null || true",
+    "until 1 MiB is free"
+)]
+fn doctor_passes_no_store_where_no_job_can_start(
+    #[case] script: &str,
+    #[case] says: &str,
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
+    if !may_use_root(MOUNTS) {
+        return;
+    }
+    let store = used(kind);
+    let done = finish(&mut mounted(&store, script, &store.joblock("doctor"))).expect(69);
+    let found = done
+        .out()
+        .lines()
+        .find(|line| line.starts_with("bad") && line.contains(says))
+        .map(str::to_owned);
+    assert!(found.is_some(), "{done}");
+    assert!(!done.out().contains("join its group"), "{done}");
+    assert!(done.out().contains("don't rely on it"), "{done}");
+}
+
 #[test]
 fn a_disk_that_fills_up_while_the_job_runs_costs_the_job_nothing() {
     if !may_use_root(MOUNTS) {
@@ -249,7 +279,12 @@ fn a_store_that_one_may_not_enter_is_69_and_nothing_else_is_used_instead(
     let store = used(kind);
     // The program itself must be within the other user's reach.
     let program = store.file("joblock");
-    fs::copy(joblock(), &program).expect("a copy");
+    // By another process: a file that this one has open for writing can't be executed by its other threads' children.
+    let copied = std::process::Command::new("cp")
+        .arg(joblock())
+        .arg(&program)
+        .status();
+    assert!(copied.expect("cp").success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
     let mark = mark(&store);
     for (folder, files) in [(0o700, 0o600), (0o755, 0o644)] {

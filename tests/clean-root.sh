@@ -27,6 +27,8 @@ mapfile -t commands < <(sed -n '/^```console$/,/^```$/s/^\$ //p' README.md | hea
 [ "${#commands[@]}" -eq 2 ] || { echo 'check-clean: the README does not open with two commands' >&2; exit 1; }
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/clean-root.XXXXXX")
+# As / of any machine is: other users, whom tests become, must get in.
+chmod 755 "$root"
 trap 'umount --recursive --lazy "$root" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 # A mount point, as / of any machine is: else unshare --mount, which tests use, fails inside.
 mount --bind "$root" "$root"

@@ -19,7 +19,11 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = folder.path().join("joblock");
-        fs::copy(env!("CARGO_BIN_EXE_joblock"), &program).unwrap();
+        // By another process: a file that this one has open for writing can't be executed by its other threads' children.
+        let copied = Command::new("cp")
+            .args([env!("CARGO_BIN_EXE_joblock").as_ref(), program.as_os_str()])
+            .status();
+        assert!(copied.unwrap().success());
         Place { folder, program }
     }
 

@@ -65,12 +65,11 @@ impl Stage<'_> {
     fn begin(&self, host: &str, job: &str, token: u64) -> Running {
         let mut run = self.run(host, "-n", job);
         wait_until(&format!("the beginning of {job} on {host}"), || {
-            if run.has_ended() {
-                panic!(
-                    "{job} on {host} ended before its job lived: {:?}",
-                    self.history(job)
-                );
-            }
+            assert!(
+                !run.has_ended(),
+                "{job} on {host} ended before its job lived: {:?}",
+                self.history(job)
+            );
             self.witness.run(job, token).is_some()
         });
         self.witness.lives(job, token, host);

@@ -63,6 +63,30 @@ fn a_refusal_hides_no_failure_and_is_none_itself() {
 }
 
 #[test]
+fn a_mistake_in_the_call_is_no_outcome_of_the_job_and_hides_none() {
+    let past = Past::local();
+    let start = |options: &[&str], command: &str, code: i32| {
+        let args = [&["run", "b"], options, &["--", command]].concat();
+        past.joblock(&args).assert().code(code);
+    };
+    start(&[], "true", 0);
+    start(&["--lock", "other"], "true", 125);
+    let (line, exit) = check(&past, &["b"]);
+    assert_eq!(exit, 0, "{line}");
+    assert_eq!(
+        past.json(&["status"])["jobs"][0]["last_run"]["outcome"],
+        "succeeded"
+    );
+    start(&[], "/no/such/command", 127);
+    for _ in 0..2 {
+        start(&["--lock", "other"], "true", 125);
+    }
+    let (line, exit) = check(&past, &["b"]);
+    assert_eq!(exit, 2, "{line}");
+    assert!(line.contains("not-started"), "{line}");
+}
+
+#[test]
 fn a_run_whose_processes_were_killed_is_critical_at_once() {
     let past = Past::local();
     let (_, grant) = past.begin_as("sync", &Went::new(Outcome::Running, 5), process::own());
@@ -151,7 +175,12 @@ fn whatever_joblock_cannot_tell_is_unknown_and_on_stdout() {
         (&"unknown".into(), &3.into())
     );
     assert!(value["error"].is_string(), "{value}");
-    past.joblock(&["check", "--no-such-flag"]).assert().code(3);
+    let (line, exit) = check(&past, &["--no-such-flag"]);
+    assert_eq!(exit, 3, "{line}");
+    assert!(
+        line.starts_with("JOBLOCK UNKNOWN - ") && line.contains("'--no-such-flag'"),
+        "{line}"
+    );
 }
 
 #[test]

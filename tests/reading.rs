@@ -197,6 +197,23 @@ fn status_says_who_runs_what_where_and_since_when() {
 }
 
 #[test]
+fn a_plan_has_the_parts_that_are_documented() {
+    let past = Past::local();
+    past.jobs_file(
+        "store-id = \"0b7e2d0e-6f0a-4c55-9a55-2f6d3b1f2a10\"\n[jobs.sync]\ncommand = [\"true\"]\nreason = \"nightly\"\n",
+    );
+    let answer = past.json(&["run", "--explain", "sync"]);
+    assert_eq!(keys(&answer), ["plan", "version"]);
+    assert_eq!(
+        keys(&answer["plan"]),
+        sorted(documented("The plan of `run --explain --json`"))
+    );
+    for part in answer["plan"].as_object().expect("parts").values() {
+        assert_eq!(keys(part), ["source", "value"]);
+    }
+}
+
+#[test]
 fn every_answer_has_the_fields_that_are_documented_for_it() {
     let past = Past::local();
     past.ran("sync", &Went::new(Outcome::Succeeded, HOUR).saying(b"x", 1));

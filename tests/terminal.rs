@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::process::Process;
 use common::terminal::Terminal;
-use common::{Kind, Store, stays, text, wait_for, wait_until};
+use common::{Kind, Store, finish, stays, text, wait_for, wait_until};
 
 /// The prompt of the interactive shells.
 const PROMPT: &str = "<ready>";
@@ -194,6 +194,10 @@ fn fg_and_then_ctrl_c_end_the_job_and_the_shell_says_130() {
         shell.expect(PROMPT);
         shell.line("fg");
         shell.expect("sleep 1000'");
+        // The shell names the command before it hands the terminal over and continues everybody.
+        wait_until("everything goes on", || {
+            store.marked().iter().all(|p| !p.is_stopped())
+        });
     }
     shell.type_in(CTRL_C);
     shell.expect(PROMPT);
@@ -278,4 +282,19 @@ fn a_refused_start_on_a_terminal_says_who_holds_the_lock_and_what_to_do() {
     );
     first.process().kill(15);
     first.finish().expect(143);
+}
+
+#[test]
+fn a_run_stopped_by_ctrl_z_can_be_ended_from_elsewhere_and_lets_go_of_its_lock() {
+    let store = Store::local();
+    let mut shell = interactive(&store);
+    shell.line(r"$RUN bash -c 'touch $READY; while :; do sleep 0.02; done'");
+    wait_for_ready(&store);
+    shell.type_in(CTRL_Z);
+    shell.expect("Stopped");
+    shell.expect(PROMPT);
+    let stop = ["--reason", "a test", "terminal"];
+    finish(store.joblock("stop").args(stop)).expect(0);
+    store.sh(&[], "terminal", "exit 0").expect(0);
+    assert_eq!(store.outcomes("terminal"), ["stopped", "succeeded"]);
 }

@@ -4,11 +4,13 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
+use super::foreign::{LONG, SHORT};
 use super::{Cli, StartArgs, Verb};
 use crate::duration::Span;
 use crate::exit;
+use crate::name::JobName;
 
 /// Why there is nothing to dispatch.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,6 +108,8 @@ struct Seen {
     foreign: Option<&'static str>,
     /// An option that nobody knows: what stands behind it may be its value, so clap has the word.
     unknown: bool,
+    /// The first option that has no value, and what it wants: another option or -- stands in its place.
+    valueless: Option<String>,
     /// Asks for help or the version: no mistake is worth an answer then.
     asks: bool,
 }
@@ -118,20 +122,23 @@ impl Seen {
             dashes: None,
             foreign: None,
             unknown: false,
+            valueless: None,
             asks: false,
         };
         let mut command = root;
         let mut at = 1;
-        while at < args.len() && !seen.unknown {
+        while at < args.len() && !seen.unknown && seen.valueless.is_none() {
             let arg = args[at].as_encoded_bytes();
             if arg == b"--" {
                 seen.dashes = Some(at);
                 break;
             }
             if let Some(long) = arg.strip_prefix(b"--") {
-                at += seen.long(command, long);
+                let known = seen.long(command, long);
+                at += seen.value(known, args.get(at + 1));
             } else if arg.len() > 1 && arg[0] == b'-' {
-                at += seen.short(command, &arg[1..]);
+                let known = seen.short(command, &arg[1..]);
+                at += seen.value(known, args.get(at + 1));
             } else if seen.verb.is_empty() {
                 let Some(verb) = args[at]
                     .to_str()
@@ -153,8 +160,8 @@ impl Seen {
         seen
     }
 
-    /// How many more arguments the long option takes.
-    fn long(&mut self, command: &Command, text: &[u8]) -> usize {
+    /// The long option, if its value is the next argument.
+    fn long<'c>(&mut self, command: &'c Command, text: &[u8]) -> Option<&'c Arg> {
         let mut halves = text.splitn(2, |&b| b == b'=');
         let (name, value) = (halves.next().unwrap_or_default(), halves.next());
         self.asks |= name == b"help" || name == b"version";
@@ -164,28 +171,50 @@ impl Seen {
         if known.is_none() {
             self.note_foreign(name, LONG);
         }
-        known.map_or(0, |known| {
-            usize::from(value.is_none() && takes_value(known))
-        })
+        known.filter(|known| value.is_none() && takes_value(known))
     }
 
-    /// How many more arguments the last of a cluster of short options takes.
-    fn short(&mut self, command: &Command, cluster: &[u8]) -> usize {
+    /// The last of a cluster of short options, if its value is the next argument.
+    fn short<'c>(&mut self, command: &'c Command, cluster: &[u8]) -> Option<&'c Arg> {
         for (i, &byte) in cluster.iter().enumerate() {
             self.asks |= byte == b'h' || byte == b'V';
             match command
                 .get_arguments()
                 .find(|a| a.get_short() == Some(char::from(byte)))
             {
-                Some(known) if takes_value(known) => return usize::from(i + 1 == cluster.len()),
+                Some(known) if takes_value(known) => {
+                    return Some(known).filter(|_| i + 1 == cluster.len());
+                }
                 Some(_) => {}
                 None => {
                     self.note_foreign(&[byte], SHORT);
-                    return 0;
+                    return None;
                 }
             }
         }
-        0
+        None
+    }
+
+    /// How many arguments are the option's value. clap takes nothing for one that looks like an option.
+    fn value(&mut self, option: Option<&Arg>, next: Option<&OsString>) -> usize {
+        let Some(option) = option else { return 0 };
+        let like_option =
+            next.is_some_and(|n| n.len() > 1 && n.as_encoded_bytes().starts_with(b"-"));
+        if like_option && !option.is_allow_hyphen_values_set() {
+            let names = [
+                option.get_short().map(|short| format!("-{short}")),
+                option.get_long().map(|long| format!("--{long}")),
+            ];
+            let wants = option
+                .get_value_names()
+                .map_or_else(|| "VALUE".into(), |names| names.join(" "));
+            self.valueless = Some(format!(
+                "{} has no value: give it a {wants}",
+                names.into_iter().flatten().collect::<Vec<_>>().join(", ")
+            ));
+            return 0;
+        }
+        1
     }
 
     fn note_foreign(&mut self, name: &[u8], table: &'static [(&str, &str)]) {
@@ -202,6 +231,9 @@ impl Seen {
         if self.asks || self.unknown {
             return self.foreign.filter(|_| !self.asks).map(str::to_owned);
         }
+        if self.valueless.is_some() {
+            return self.valueless.clone();
+        }
         if self.verb == "run" {
             self.mistaken_dashes(args)
         } else {
@@ -212,33 +244,12 @@ impl Seen {
     fn mistaken_dashes(&self, args: &[OsString]) -> Option<String> {
         if let Some(&command) = self.plain.get(1) {
             let corrected = [&args[..command], &["--".into()], &args[command..]].concat();
-            return Some(format!(
-                "the command stands after --, like this:\n  {}",
-                line(&corrected)
-            ));
+            return Some(with_line("the command stands after --", &corrected));
         }
         let dashes = self.dashes?;
         let (before, after) = (&args[..dashes], &args[dashes + 1..]);
         if self.plain.is_empty() {
-            let Some((job, command)) = after.split_first() else {
-                return Some(format!(
-                    "no job is named, like this:\n  {}",
-                    line(&[before, &example(&["JOB", "--", "COMMAND"])].concat())
-                ));
-            };
-            let command = if command.first().is_some_and(|c| c == "--") {
-                &command[1..]
-            } else {
-                command
-            };
-            let mut corrected = [before, std::slice::from_ref(job)].concat();
-            if !command.is_empty() {
-                corrected = [corrected, example(&["--"]), command.to_vec()].concat();
-            }
-            return Some(format!(
-                "JOB stands before --, like this:\n  {}",
-                line(&corrected)
-            ));
+            return Some(no_job(before, after));
         }
         match after {
             [] => Some(format!(
@@ -264,15 +275,62 @@ impl Seen {
         } else {
             &[&args[..dashes], &args[dashes + 1..]].concat()[..]
         };
-        Some(format!(
-            "{} takes no --, like this:\n  {}",
-            self.verb,
-            line(without)
-        ))
+        Some(with_line(&format!("{} takes no --", self.verb), without))
     }
 }
 
-fn takes_value(arg: &clap::Arg) -> bool {
+/// Nothing stands before the --, and `after` behind it. Whether its first word is the job or the command
+/// nobody can tell, unless another -- follows it.
+fn no_job(before: &[OsString], after: &[OsString]) -> String {
+    let named = |job: &[OsString]| [before, job].concat();
+    let commanded = |job: &[OsString], command: &[OsString]| {
+        line(&[&named(job), &example(&["--"]), command].concat())
+    };
+    let job = &example(&["JOB"]);
+    match after {
+        [] => format!(
+            "no job is named, like this:\n  {}",
+            commanded(job, &example(&["COMMAND"]))
+        ),
+        [first, dashes, ..] if dashes == "--" => with_line(
+            "JOB stands before --",
+            &[&named(std::slice::from_ref(first)), &after[1..]].concat(),
+        ),
+        [first, rest @ ..] => {
+            let command_alone = commanded(job, after);
+            let text = first.to_string_lossy();
+            let is_option = rest
+                .first()
+                .is_some_and(|w| w.as_encoded_bytes().starts_with(b"-"));
+            if text.parse::<JobName>().is_err() || is_option {
+                return format!("JOB stands before --, like this:\n  {command_alone}");
+            }
+            let as_job = std::slice::from_ref(first);
+            let with_job = if rest.is_empty() {
+                line(&named(as_job))
+            } else {
+                commanded(as_job, rest)
+            };
+            format!(
+                "JOB stands before --. If {text} is the job:\n  {with_job}\nif it is the command:\n  {command_alone}"
+            )
+        }
+    }
+}
+
+/// `text` with the line as it should be, if it would be accepted.
+fn with_line(text: &str, corrected: &[OsString]) -> String {
+    match Cli::command().try_get_matches_from(corrected) {
+        Ok(_) => format!("{text}, like this:\n  {}", line(corrected)),
+        Err(error) => {
+            let also = from_clap("", &error);
+            let (Stop::Mistake { text: also, .. } | Stop::Answer(also)) = also;
+            format!("{text}; and {}", also.trim_start_matches("joblock: "))
+        }
+    }
+}
+
+fn takes_value(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
@@ -298,61 +356,6 @@ pub fn quoted(word: &OsStr) -> String {
     }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
-
-const LONG: &[(&str, &str)] = &[
-    (
-        "timeout",
-        "--timeout means two things: for flock(1) how long to wait for the lock, here -w, --wait DURATION; \
-         for timeout(1) how long the command may run, here -t, --time-limit DURATION",
-    ),
-    ("exclusive", EXCLUSIVE),
-    (
-        "shared",
-        "--shared is flock's shared lock: joblock has only exclusive ones, because a job runs once at a time. Leave it out",
-    ),
-    ("close", CLOSE),
-    ("unlock", UNLOCK),
-    ("no-fork", NO_FORK),
-    ("command", COMMAND),
-    (
-        "nb",
-        "--nb is flock's word for not waiting, which is the default here. Leave it out, or write -n",
-    ),
-    (
-        "foreground",
-        "--foreground is for timeout(1): here the job keeps the terminal anyway. Leave it out",
-    ),
-    (
-        "preserve-status",
-        "--preserve-status is for timeout(1): here a job over its time limit ends with 124, always. Leave it out",
-    ),
-    (
-        "retries",
-        "--retries is not there yet: let the caller start the job again",
-    ),
-    (
-        "user",
-        "joblock never changes users: start it as the user whom the job needs (`sudo -u USER joblock run …`, or the crontab's user)",
-    ),
-];
-
-const SHORT: &[(&str, &str)] = &[
-    ("x", EXCLUSIVE),
-    ("e", EXCLUSIVE),
-    ("o", CLOSE),
-    ("u", UNLOCK),
-    ("F", NO_FORK),
-    ("c", COMMAND),
-];
-
-const EXCLUSIVE: &str = "flock's -x (--exclusive) asks for an exclusive lock: joblock's are never anything else. Leave it out";
-const CLOSE: &str = "flock's -o (--close) keeps the lock from the command's children: joblock holds the lock until the last \
-                     process of the job is gone, and ends what is left. Leave it out, or see --wait-for-children";
-const UNLOCK: &str = "flock's -u (--unlock) drops a lock: joblock drops it when the job ends. \
-                      To take it away from a run: joblock unlock JOB --reason TEXT";
-const NO_FORK: &str = "flock's -F (--no-fork) runs the command in flock's own process: joblock has to stay, to record how the job ends. Leave it out";
-const COMMAND: &str = "flock's -c (--command) gives a line to a shell: say so yourself, after --, like this:\n  \
-                       joblock run JOB -- sh -c 'LINE'";
 
 #[cfg(test)]
 mod tests {
@@ -388,6 +391,13 @@ mod tests {
     #[case::empty(&["run", "job", "--"], "joblock run job\nor with one of your own:\n  joblock run job -- COMMAND ARG...")]
     #[case::nothing(&["run", "--"], "joblock run JOB -- COMMAND")]
     #[case::before_job(&["run", "--", "job"], "joblock run job\n")]
+    #[case::before_command(&["run", "-n", "--", "true"], "joblock run -n JOB -- true")]
+    #[case::before_command_with_options(&["run", "--", "ls", "-l"], "like this:\n  joblock run JOB -- ls -l")]
+    #[case::before_path(&["run", "--", "/bin/true"], "like this:\n  joblock run JOB -- /bin/true")]
+    #[case::dashes_for_a_value(&["run", "hello", "-t", "--", "true"], "-t, --time-limit has no value: give it a DURATION")]
+    #[case::option_for_a_value(&["run", "hello", "--time-limit", "-n", "true"], "-t, --time-limit has no value: give it a DURATION")]
+    #[case::two_mistakes(&["run", "-t", "5x", "job", "ls"], "stands after --; and invalid value '5x'")]
+    #[case::status_of_an_option(&["status", "--", "--what"], "status takes no --; and unexpected argument '--what'")]
     #[case::before_job_and_command(&["run", "-n", "--", "job", "ls", "-l"], "joblock run -n job -- ls -l")]
     #[case::around_job(&["run", "--", "job", "--", "ls"], "joblock run job -- ls")]
     #[case::twice(&["run", "job", "--", "--", "ls"], "joblock run job -- ls")]
@@ -401,6 +411,11 @@ mod tests {
             "{text}"
         );
         assert_eq!(code, exit::OWN_FAILURE);
+        // No line of ours is itself a mistake; those of these cases have no blanks in their words.
+        for advice in text.lines().filter_map(|l| l.strip_prefix("  joblock ")) {
+            let words: Vec<_> = advice.split(' ').collect();
+            assert!(parse_line(&words).is_ok(), "{advice}");
+        }
     }
 
     #[rstest]

@@ -205,6 +205,16 @@ impl Reading {
         self.tree.left(holder)
     }
 
+    /// Whether the run's keeper, who would see what is asked of it, is dead or stopped here.
+    pub fn keeper_is_deaf(&self, holder: &Holder) -> bool {
+        self.tree.keeper_is_deaf(holder)
+    }
+
+    /// Kills the whole run here, joblock's own processes with it.
+    pub fn kill_run_here(&self, holder: &Holder) -> Cleared {
+        self.tree.end_run(holder)
+    }
+
     /// Kills that.
     pub fn kill_left_here(&self, holder: &Holder) -> Cleared {
         self.tree.clear(holder, None)

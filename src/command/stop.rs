@@ -30,6 +30,13 @@ pub fn run(args: &StopArgs, global: &Global) -> anyhow::Result<u8> {
         ));
         return Ok(exit::OK);
     }
+    if reading.keeper_is_deaf(holder) {
+        bail!(
+            "the keeper of this run (pid {}), who would see the request, is dead or stopped: end the run with \
+             joblock unlock {job} --kill --reason TEXT",
+            holder.processes.keeper.pid
+        );
+    }
     reading
         .store()
         .request_stop(lock, &reading.request(*token, &args.reason))?;

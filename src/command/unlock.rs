@@ -28,6 +28,10 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
     let silent = if reading.look().is_gone(&held.holder) {
         say("its processes are gone: the next start takes over");
         None
+    } else if args.kill && reading.keeper_is_deaf(&held.holder) {
+        say("its keeper, who would see the revocation, is dead or stopped");
+        end_run(&reading, &held.holder)?;
+        None
     } else {
         say(
             "revoked; waiting for its holder to kill the job and let go; ^C ends the waiting, not the revocation",
@@ -61,6 +65,20 @@ fn unanswered(held: &Held, silent: u64) -> u8 {
         three.front.pid, three.keeper.pid, three.guard.pid
     ));
     exit::LOCK_HELD
+}
+
+/// Ends a run that can't be told to end itself.
+fn end_run(reading: &Reading, holder: &Holder) -> anyhow::Result<()> {
+    match reading.kill_run_here(holder) {
+        Cleared::Gone { .. } => say("the run was killed, joblock's own processes with it"),
+        Cleared::Alive => {
+            bail!("joblock's own processes can't be ended: end them as their user, or as root")
+        }
+        Cleared::Stuck(left) => {
+            bail!("these can't be ended: {left}; end them as root, or see what they wait for")
+        }
+    }
+    Ok(())
 }
 
 /// What is left on this machine: named, and with `--kill` ended.

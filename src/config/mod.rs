@@ -132,7 +132,7 @@ pub enum ConfigError {
         message: String,
     },
     /// Others could make root run what they like.
-    #[error("root doesn't read the jobs file {}: {who}; make both root's alone: chown root:root {at}; chmod go-w {at}", path.display(), at = at.display())]
+    #[error("root doesn't read the jobs file {}: {at} is not root's alone, {who}; {}", path.display(), way_out(path, at), at = at.display())]
     Untrusted {
         /// The file.
         path: PathBuf,
@@ -141,6 +141,20 @@ pub enum ConfigError {
         /// Who could write there.
         who: String,
     },
+}
+
+/// What makes an untrusted file a trusted one. A folder's rights are others' business, /tmp's above all: only the
+/// one that is for jobs files is to be changed.
+fn way_out(path: &Path, at: &Path) -> String {
+    let folder = Path::new(DEFAULT_PATH).parent().unwrap_or(Path::new("/"));
+    if at == path || at == folder {
+        let at = at.display();
+        return format!("change that: chown root:root {at}; chmod go-w {at}");
+    }
+    format!(
+        "put the jobs file where only root can write, in {} for example",
+        folder.display()
+    )
 }
 
 /// Reads the jobs file: the one that `option` (`--config`) names, else `variable` (`$JOBLOCK_CONFIG`,

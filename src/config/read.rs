@@ -132,6 +132,10 @@ impl<'a, 't> Table<'a, 't> {
         };
         let message = match (fault, self.keys.iter().find(|k| k.name == key)) {
             (Fault::Text(text), _) => format!("{place}: {text}"),
+            (Fault::Part { part, kind }, Some(k)) => format!(
+                "{place} wants {}, its {part} is of type {kind}: write {key} = {}",
+                k.value, k.example
+            ),
             (Fault::Kind, Some(k)) => {
                 let found = value.get_ref().type_str();
                 format!(
@@ -139,7 +143,7 @@ impl<'a, 't> Table<'a, 't> {
                     k.value, k.example
                 )
             }
-            (Fault::Kind, None) => format!("{place} is of the wrong type"),
+            (Fault::Kind | Fault::Part { .. }, None) => format!("{place} is of the wrong type"),
         };
         self.source.wrong(&value.span(), message)
     }

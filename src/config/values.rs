@@ -16,6 +16,13 @@ const MOST_CAPTURE: u64 = 16 << 20;
 pub enum Fault {
     /// Not of the kind that the key wants.
     Kind,
+    /// Of the right kind, but not a part of it.
+    Part {
+        /// `element 2`, or a key.
+        part: String,
+        /// Its kind.
+        kind: &'static str,
+    },
     /// Of the right kind, but…
     Text(String),
 }
@@ -58,10 +65,17 @@ pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {
 
 pub fn texts(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
     let array = value.as_array().ok_or(Fault::Kind)?;
-    array
-        .iter()
-        .map(|v| Ok(text_of(v.get_ref())?.to_owned()))
+    (1..)
+        .zip(array)
+        .map(|(n, v)| Ok(part(&format!("element {n}"), v.get_ref())?.to_owned()))
         .collect()
+}
+
+fn part<'v>(name: &str, value: &'v DeValue<'_>) -> Result<&'v str, Fault> {
+    value.as_str().ok_or_else(|| Fault::Part {
+        part: name.to_owned(),
+        kind: value.type_str(),
+    })
 }
 
 pub fn command(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
@@ -91,7 +105,11 @@ pub fn tags(value: &DeValue<'_>) -> Result<BTreeMap<String, String>, Fault> {
     let table = value.as_table().ok_or(Fault::Kind)?;
     let mut tags = BTreeMap::new();
     for (key, value) in table {
-        let tag = format!("{}={}", key.get_ref(), text_of(value.get_ref())?);
+        let tag = format!(
+            "{}={}",
+            key.get_ref(),
+            part(key.get_ref(), value.get_ref())?
+        );
         let (key, value) = cli::tag(&tag).map_err(Fault::Text)?;
         tags.insert(key, value);
     }

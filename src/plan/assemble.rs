@@ -414,12 +414,12 @@ mod tests {
 
     #[test]
     fn the_command_line_wins() {
-        let line = "joblock run sync --lock other -n -t 0 --no-capture -q --tag team=ops --override -- true";
+        let line = "joblock run sync --lock people -n -t 0 --no-capture -q --tag team=ops --override -- true";
         let Planned { plan, sources, .. } = run(line, FILE);
         assert_eq!(plan.command, ["true"]);
         assert_eq!(
             (plan.lock.as_str(), plan.lock_is_declared),
-            ("other", false)
+            ("people", false)
         );
         assert_eq!(
             (plan.wait, plan.time_limit, plan.capture),

@@ -293,6 +293,8 @@ pub trait Grant: Send {
     fn token(&self) -> Token;
     /// When it ends by itself.
     fn expiry(&self) -> Expiry;
+    /// Called once the job is being started: for work on the store that its start need not wait for.
+    fn started(&mut self) {}
     /// A heartbeat: says that we live, and learns what others want.
     fn renew(&mut self) -> Result<Renewal, StoreError>;
     /// The locked descriptor, for guard and job to inherit: as long as one of them has it, the kernel lock stands.

@@ -4,12 +4,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Access, StatVfs, StatVfsMountFlags};
+use rustix::io::Errno;
+
 use super::sqlite::db::Db;
 use super::{Finding, Level, mount};
 use crate::clock::{Boot, Wall};
 
 /// So far may a row's time lie in the future before the clocks are doubted.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// With less room than this, in bytes, a database can't be counted on to take a start and its end.
+const ROOM: u64 = 1 << 20;
 
 fn finding(level: Level, what: &str, detail: String) -> Finding {
     Finding {
@@ -35,6 +41,14 @@ pub fn file_system(path: &Path, locks: &[&str]) -> Finding {
         mount.point.display(),
         mount.options
     );
+    if rustix::fs::statvfs(path).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        let point = mount.point.display();
+        return finding(
+            Level::Bad,
+            WHAT,
+            format!("{seen}; it is read-only, and no job can start: mount -o remount,rw {point}"),
+        );
+    }
     if let Some(lie) = locks.iter().find_map(|kind| mount.lie(kind)) {
         return finding(Level::Bad, WHAT, format!("{seen}; {lie}"));
     }
@@ -51,6 +65,40 @@ pub fn file_system(path: &Path, locks: &[&str]) -> Finding {
     }
 }
 
+/// How much more can be written below `path`.
+pub fn room(path: &Path) -> Finding {
+    const WHAT: &str = "free space";
+    match rustix::fs::statvfs(path) {
+        Ok(vfs) => room_in(&vfs, path),
+        Err(error) => finding(Level::Warning, WHAT, format!("not known: {error}")),
+    }
+}
+
+fn room_in(vfs: &StatVfs, path: &Path) -> Finding {
+    const WHAT: &str = "free space";
+    // Some file systems keep no account.
+    if vfs.f_blocks == 0 {
+        return finding(
+            Level::Ok,
+            WHAT,
+            "not known, the file system doesn't tell".into(),
+        );
+    }
+    let free = vfs.f_bavail.saturating_mul(vfs.f_frsize);
+    if free >= ROOM {
+        return finding(Level::Ok, WHAT, format!("{} MiB", free >> 20));
+    }
+    finding(
+        Level::Bad,
+        WHAT,
+        format!(
+            "{} KiB on the file system of {}: too little to start and record a job; remove files there until 1 MiB is free",
+            free >> 10,
+            path.display()
+        ),
+    )
+}
+
 /// Who may read and write `path`.
 pub fn rights(path: &Path) -> Finding {
     let what = format!("rights of {}", path.display());
@@ -64,7 +112,6 @@ pub fn rights(path: &Path) -> Finding {
         meta.uid(),
         meta.gid()
     );
-    let may = |access| rustix::fs::access(path, access).is_ok();
     if meta.mode() & 0o002 != 0 {
         return finding(
             Level::Bad,
@@ -72,15 +119,21 @@ pub fn rights(path: &Path) -> Finding {
             format!("{seen}: everybody may write, and so take or free any lock; chmod o-w"),
         );
     }
-    let ours = match (
-        may(rustix::fs::Access::READ_OK),
-        may(rustix::fs::Access::WRITE_OK),
-    ) {
-        (true, true) => {
+    let may = |access| rustix::fs::access(path, access);
+    let ours = match (may(Access::READ_OK), may(Access::WRITE_OK)) {
+        (Ok(()), Ok(())) => {
             return finding(Level::Ok, &what, format!("{seen}; you may read and write"));
         }
-        (true, false) => "you may read, not write: you can look, and start nothing",
-        (false, _) => "you may not read it",
+        // No group helps; what does is told of the file system.
+        (Ok(()), Err(Errno::ROFS)) => {
+            return finding(
+                Level::Warning,
+                &what,
+                format!("{seen}; nobody may write: the file system is read-only"),
+            );
+        }
+        (Ok(()), Err(_)) => "you may read, not write: you can look, and start nothing",
+        (Err(_), _) => "you may not read it",
     };
     finding(
         Level::Warning,

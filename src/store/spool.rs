@@ -60,13 +60,21 @@ impl Spool {
         );
         // left by one that crashed while it wrote: the run id is ours alone
         let _ = fs::remove_file(&new);
-        file::create(&new)?;
-        let mut file = file::open(&new, true, false)?;
-        file.write_all(&serde_json::to_vec(entry)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
+        let written = Self::write_whole(&new, entry).and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            // on a full disk even an empty file is one too many
+            let _ = fs::remove_file(&new);
+        }
+        written?;
         File::open(&self.folder)?.sync_all()?;
         Ok(path)
+    }
+
+    fn write_whole(new: &Path, entry: &Entry) -> io::Result<()> {
+        file::create(new)?;
+        let mut file = file::open(new, true, false)?;
+        file.write_all(&serde_json::to_vec(entry)?)?;
+        file.sync_all()
     }
 
     /// Spools `record` if the database did not take it, else calls `fold`: this process is through with what matters, and the next

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
 use super::cgroup::JobCgroup;
 use super::messages::{
@@ -67,6 +67,7 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
         leaked: 0,
         front_gone: false,
         recorded: false,
+        front_was_stopped: false,
         keeper_gone: false,
     };
     if let Some(ended) = guard.until_the_tree_is_gone() {
@@ -75,6 +76,10 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one event that comes at its own time, in any order"
+)]
 struct Guard<'a> {
     plan: &'a RunPlan,
     sides: Sides,
@@ -92,6 +97,8 @@ struct Guard<'a> {
     front_gone: bool,
     /// Front says that the end is recorded.
     recorded: bool,
+    /// The job was stopped, and front with it on a terminal.
+    front_was_stopped: bool,
     keeper_gone: bool,
 }
 
@@ -321,6 +328,7 @@ impl Guard<'_> {
     fn note(&mut self, status: WaitStatus) {
         if let Some(signal) = status.stopping_signal() {
             self.tell_front(&FromGuard::Stopped(signal));
+            self.front_was_stopped = true;
         } else if status.continued() {
             self.tell_front(&FromGuard::Continued);
         } else {
@@ -338,6 +346,10 @@ impl Guard<'_> {
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT,
         ) {
             return;
+        }
+        // Should this process be killed before the rest is gone, front still knows the job's own code.
+        if let Some(status) = self.status {
+            self.tell_front(&FromGuard::FirstEnded(status));
         }
         match self.plan.leftovers {
             Leftovers::End if self.kill_at.is_none() => {
@@ -379,6 +391,12 @@ impl Guard<'_> {
         self.suicide.set(None);
         self.sides.cgroup.iter().for_each(JobCgroup::remove);
         self.tell(&FromGuard::Ended(ended.clone()));
+        if self.front_was_stopped
+            && let Some(front) = rustix::process::getppid()
+        {
+            // Front stopped with the job (^Z), and the job is gone: nothing will ever continue it but a shell's `fg`.
+            let _ = rustix::process::kill_process(front, Signal::CONT);
+        }
         // With the keeper gone, this is the last descriptor: front has the end recorded first, and then says so or goes.
         // (A quick keeper may also be gone because it has recorded the end already; front knows that too.)
         self.hear_keeper();

@@ -113,6 +113,8 @@ pub enum FromGuard {
     Stopped(i32),
     /// It goes on.
     Continued,
+    /// The job's first process has ended so, and others of its tree are still there.
+    FirstEnded(Status),
     /// The job and all that it started are gone.
     Ended(Ended),
 }

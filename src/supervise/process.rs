@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fs;
 
+use rustix::io::Errno;
+
 use crate::kernel_file;
 use crate::store::ProcessId;
 
@@ -61,9 +63,14 @@ pub fn identify(pid: i32) -> ProcessId {
     stat(pid).map_or(ProcessId { pid, start: 0 }, |s| s.id)
 }
 
-/// Whether `id` is alive, not a zombie, and not another process with the same pid.
+/// Whether `id` is alive, not a zombie, and not another process with the same pid. One that /proc hides from this user
+/// (`hidepid`, proc(5)) counts as alive as long as somebody has its pid.
 pub fn is_alive(id: ProcessId) -> bool {
-    stat(id.pid).is_some_and(|s| s.id == id && s.is_alive())
+    match stat(id.pid) {
+        Some(stat) => stat.id == id && stat.is_alive(),
+        None => rustix::process::Pid::from_raw(id.pid)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::PERM)),
+    }
 }
 
 /// Every process that can be seen.
@@ -98,16 +105,11 @@ pub fn descendants(root: i32, but: &[i32]) -> Vec<Stat> {
     found
 }
 
-/// Parent, grandparent and so on, up to the last that can be seen.
-pub fn ancestors(of: i32) -> Vec<Stat> {
-    let mut found: Vec<Stat> = Vec::new();
-    let mut next = stat(of).map_or(0, |s| s.parent);
-    while next > 0 && found.len() < 256 {
-        let Some(ancestor) = stat(next) else { break };
-        next = ancestor.parent;
-        found.push(ancestor);
-    }
-    found
+/// Parent, grandparent and so on, up to the last that can be seen; each is looked for when it is asked for.
+pub fn ancestors(of: i32) -> impl Iterator<Item = Stat> {
+    let parent = |process: &Stat| stat(process.parent);
+    // pids are reused, so there might be no end
+    std::iter::successors(stat(of), parent).skip(1).take(256)
 }
 
 /// The value of `name` in the environment that `pid` was started with. `None` also where it can't be read.

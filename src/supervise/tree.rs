@@ -90,6 +90,33 @@ impl Tree {
         })
     }
 
+    /// Whether `holder`'s keeper, who alone sees what is asked of the run, is dead or stopped on this machine.
+    pub fn keeper_is_deaf(&self, holder: &Holder) -> bool {
+        let keeper = holder.processes.keeper;
+        self.here.same_pids(&holder.place)
+            && (!process::is_alive(keeper)
+                || process::stat(keeper.pid).is_some_and(|s| s.state == 'T'))
+    }
+
+    /// Ends a whole run on this machine, its own processes too: guard and keeper by SIGKILL, so that front ends the job and
+    /// has the end recorded; then front, if it does not, and what is left.
+    pub fn end_run(&self, holder: &Holder) -> Cleared {
+        let three = holder.processes;
+        if self.here.same_pids(&holder.place) {
+            for own in [three.guard, three.keeper] {
+                let _ = signal(own, libc::SIGKILL);
+            }
+            if let Ok(front) = open(three.front) {
+                let _ = send(&front, libc::SIGCONT);
+                if !wait_for_death(&front, Boot::now() + DEATH) {
+                    let _ = send(&front, libc::SIGKILL);
+                    wait_for_death(&front, Boot::now() + DEATH);
+                }
+            }
+        }
+        self.clear(holder, None)
+    }
+
     /// What is left of `holder`'s job here, for people: pids, names and states. The run's own processes are not among them.
     pub fn left(&self, holder: &Holder) -> Vec<String> {
         names(&Self::leftovers(holder, None))

@@ -29,11 +29,15 @@ mkdir -p $new/dev/pts $new/dev/shm
 mount -t devpts devpts $new/dev/pts
 mount -t tmpfs shm $new/dev/shm
 mount -t hostfs -o "$SHARE" none $new/host
+# wherever the cache is on this computer, /tmp included
+mkdir -p $new/run/kernel
+mount -t hostfs -o "$CACHE/kernel" none $new/run/kernel
 # statd's list of peers and the NFSv4 server's of clients
 mount -t hostfs -o "$STATE" none $new/var/lib/nfs
 mkdir -p $new/var/lib/nfs/{sm,sm.bak,rpc_pipefs,v4recovery,nfsdcltrack,nfsdcld}
 
 cat >$new/run/services <<'STAGE'
+modules=$(echo /run/kernel/usr/lib/uml/modules/*/kernel)
 hostname "$HN"
 printf '%s\n' '127.0.0.1 localhost' '10.99.0.1 srv' '10.99.0.2 blue' '10.99.0.3 green' >/etc/hosts
 # there is no DNS: never wait for it

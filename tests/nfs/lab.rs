@@ -163,13 +163,11 @@ impl Lab {
     #[track_caller]
     pub fn mount(&self, host: &str) {
         let options = self.mount;
-        self.x(
-            host,
-            &format!(
-                "grep -q ' {MOUNT} nfs' /proc/mounts || mount -t nfs -o {options} srv:/export/data {MOUNT}"
-            ),
-        )
-        .expect(0);
+        let line = format!(
+            "grep -q ' {MOUNT} nfs' /proc/mounts || mount -t nfs -o {options} srv:/export/data {MOUNT}"
+        );
+        // A server that was only just booted does not offer every version yet.
+        wait_until("the export is mounted", || self.x(host, &line).code() == 0);
     }
 
     /// A folder of the export's that is the test's own.

@@ -97,12 +97,16 @@ fn verb_page(verb: &Command) -> io::Result<Vec<u8>> {
     let (examples, notes): (Vec<_>, Vec<_>) =
         after.split("\n\n").partition(|p| p.starts_with("Example"));
     let mut text = String::new();
+    let mut under = "";
     for note in notes.iter().filter(|n| !n.is_empty()) {
         let (section, note) = match note.strip_prefix("Exit code: ") {
             Some(codes) => ("EXIT STATUS", codes),
             None => ("NOTES", *note),
         };
-        text += &heading(section);
+        if section != under {
+            text += &heading(section);
+            under = section;
+        }
         text += &paragraph(&note.replace('\n', " "));
     }
     for example in examples {
@@ -395,6 +399,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::JobsFile;
+    use rstest::rstest;
     use std::path::Path;
 
     fn page(file: &str) -> String {
@@ -442,6 +447,19 @@ mod tests {
                 "{section}"
             );
         }
+    }
+
+    #[rstest]
+    #[case("joblock-check.1", "Critical: a job's last run failed")]
+    #[case("joblock-check.1", "Warning: somebody stopped it")]
+    #[case("joblock-check.1", "more than 5 minutes ago")]
+    #[case("joblock-check.1", "Unknown: a mistake in the call of check")]
+    #[case("joblock-rerun.1", "--time-limit are not repeated from the history")]
+    #[case("joblock-unlock.1", "75 the holder does not answer")]
+    fn a_page_tells_what_can_be_known_from_nowhere_else(#[case] file: &str, #[case] says: &str) {
+        let text = page(file);
+        assert!(text.contains(&escaped(says)), "{text}");
+        assert!(text.matches(".SH \"NOTES\"").count() <= 1, "{text}");
     }
 
     #[test]

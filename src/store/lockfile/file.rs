@@ -117,7 +117,8 @@ pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
     if !meta.is_file() {
         return Err(io::Error::other("it is not a regular file: remove it"));
     }
-    if meta.nlink() > 1 {
+    // To read it harms nobody, but what is written might go into another's file.
+    if write && meta.nlink() > 1 {
         return Err(io::Error::other(
             "it has more than one name (hard links): remove the others",
         ));
@@ -183,12 +184,12 @@ impl LockFile {
         }
     }
 
-    /// Whether the path still names this file, and nothing else does.
+    /// Whether the path still names this file. That it may have more names by now (a backup by hard links) harms no holder.
     ///
     /// Over NFS the answer may be as old as the client's attribute cache; the link count is that of the last read or
     /// write through any descriptor, so that a deletion on another machine is seen after a heartbeat's write.
     pub fn is_at_path(&self) -> io::Result<bool> {
-        Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink == 1)
+        Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink > 0)
     }
 
     /// A second descriptor on the same file for reading and writing blocks, which nobody inherits; `None` if the path

@@ -246,6 +246,7 @@ impl Locks for LockfileStore {
         let inner = &self.inner;
         let mut findings = probe::locks(&inner.folder, true);
         findings.push(store_probe::file_system(&inner.folder, &["flock", "posix"]));
+        findings.push(store_probe::room(&inner.folder));
         findings.extend(
             [inner.folder.clone(), inner.folder.join("history.db")]
                 .iter()

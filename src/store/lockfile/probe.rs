@@ -36,8 +36,12 @@ pub fn locks(folder: &Path, posix: bool) -> Vec<Finding> {
     let path = folder.join(format!("probe.{}", RunId::random()));
     let mut findings = Vec::new();
     if let Err(error) = try_locks(&path, posix, &mut findings) {
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; run doctor as a user who may write there",
+            _ => "",
+        };
         let detail = format!(
-            "{}: could not be tried to the end: {error}; run doctor as a user who may write there",
+            "{}: could not be tried to the end: {error}{advice}",
             folder.display()
         );
         findings.push(Finding {

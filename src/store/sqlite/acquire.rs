@@ -51,11 +51,13 @@ fn with_lock(
     let Some(side) = Side::of(file).map_err(broken)? else {
         return Ok(Look::Again);
     };
-    match write_grant(inner, request, &side, None)? {
+    // A database that was deleted, or put back from a backup, knows fewer grants than the lock file.
+    let floor = side.holders().map_err(broken)?.newest.map(|s| s.token);
+    match write_grant(inner, request, &side, floor, None)? {
         Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
             inner, request, side, token, before,
         )))),
-        Written::Not(Some(old)) => take_over(inner, request, side, &old, before),
+        Written::Not(Some(old)) => take_over(inner, request, side, &old, floor, before),
         Written::Not(None) => Ok(Look::Again),
     }
 }
@@ -77,20 +79,21 @@ enum Written {
     Not(Option<Box<LockRow>>),
 }
 
-/// The grant, in one transaction: token, owner and the run's begin. `old`: the unreleased grant that may be overwritten
+/// The grant, in one transaction: token, owner and the run's begin. The token is newer than the row's and than `floor`. `old`: the unreleased grant that may be overwritten
 /// if it is as it was seen, and what became of its run.
 fn write_grant(
     inner: &Arc<Inner>,
     request: &LockRequest<'_>,
     side: &Side,
+    floor: Option<Token>,
     old: Option<(&LockRow, Outcome, OutOfMemory)>,
 ) -> Result<Written, StoreError> {
     let timing = Timing::of(request.ttl.unwrap_or(Timing::DEFAULT));
     inner.db().write(|tx| {
         let row = locks::get(tx, &request.lock)?;
-        let mut token = Token(1);
+        let newest = row.as_ref().map(|row| row.token).max(floor);
+        let token = newest.map_or(Token(1), Token::next);
         if let Some(row) = row {
-            token = row.token.next();
             match old {
                 _ if row.released => {}
                 Some((seen, outcome, memory)) if seen.unchanged(&row) => {
@@ -135,6 +138,7 @@ fn take_over(
     request: &LockRequest<'_>,
     side: Side,
     old: &LockRow,
+    floor: Option<Token>,
     before: Boot,
 ) -> Result<Look, StoreError> {
     let path = side.lock.path.clone();
@@ -200,7 +204,7 @@ fn take_over(
         Outcome::Abandoned
     };
     let sent = Boot::now();
-    match write_grant(inner, request, &side, Some((old, outcome, memory)))? {
+    match write_grant(inner, request, &side, floor, Some((old, outcome, memory)))? {
         Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
             inner, request, side, token, sent,
         )))),

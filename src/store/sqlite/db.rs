@@ -27,10 +27,13 @@ use crate::store::{Purpose, StoreError, mount, trouble};
 
 /// How long a step of the database may take, besides the time at the gate.
 pub const LIMIT: Duration = Duration::from_secs(5);
-/// From this size on a write-ahead log is folded into the database at a heartbeat: some 100 frames.
-const FOLD_AT: u64 = 100 * 4120;
-/// And by SQLite itself at a commit, in frames, where no job runs for long enough to have heartbeats.
-const FOLD_AT_COMMIT: i64 = 400;
+/// With this many frames a write-ahead log is folded into the database by a holder, when its job has just been started and
+/// at each heartbeat. Whoever opens a database that nobody else has open reads all of its log. Folding costs two syncs, and a
+/// third at the next commit, which begins the log anew: only the process that folded it can know that it may. A run writes
+/// seven frames.
+const FOLD_AT: i64 = 100;
+/// And by SQLite itself at a commit, in frames, should no holder have done it.
+const FOLD_AT_COMMIT: i64 = 1000;
 
 /// How a new database is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,14 +153,14 @@ impl Db {
                 known: schema::FORMAT,
             });
         }
-        let meta = |key: &str| {
-            self.conn
-                .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-                    row.get::<_, String>(0)
-                })
-        };
-        self.shared = meta("shared").map_err(|e| self.broken(&e))? == "1";
-        self.uuid = meta("uuid").map_err(|e| self.broken(&e))?;
+        (self.shared, self.uuid) = self
+            .conn
+            .query_row(
+                "SELECT s.value = '1', u.value FROM meta s, meta u WHERE s.key = 'shared' AND u.key = 'uuid'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .map_err(|e| self.broken(&e))?;
         Ok(true)
     }
 
@@ -275,9 +278,14 @@ impl Db {
 
     /// Folds the write-ahead log into the database if it has grown. Never waits for anybody, and may fail without harm.
     pub fn fold_if_long(&self) {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        if !self.shared && std::fs::metadata(wal).is_ok_and(|m| m.len() > FOLD_AT) {
+        // frames in the log, and those of them that are in the database already; the file's size tells neither
+        let frames = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+        if !self.shared
+            && self
+                .conn
+                .query_row("PRAGMA wal_checkpoint(NOOP)", [], frames)
+                .is_ok_and(|frames| frames >= FOLD_AT)
+        {
             self.fold();
         }
     }

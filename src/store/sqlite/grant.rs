@@ -67,7 +67,7 @@ impl SqliteGrant {
         let mut record = request.record.clone();
         record.token = Some(token);
         let by = if inner.shared { By::Slot } else { By::Kernel };
-        SqliteGrant {
+        let grant = SqliteGrant {
             inner,
             side,
             holder: request.holder.clone(),
@@ -77,6 +77,25 @@ impl SqliteGrant {
             by,
             seq: 0,
             sent,
+        };
+        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database. In
+        // a shared store this waits for the first heartbeat, as it would have to be durable to count.
+        if by == By::Kernel {
+            let _ = grant.side.write(&grant.slot(sent), false);
+        }
+        grant
+    }
+
+    fn slot(&self, sent: Boot) -> Slot {
+        Slot {
+            token: self.token,
+            owner: self.record.run_id.clone(),
+            seq: self.seq,
+            released: false,
+            ttl_ms: u64::try_from(self.timing.ttl().as_millis()).unwrap_or(u64::MAX),
+            at: Wall::now(),
+            sent,
+            holder: self.holder.clone(),
         }
     }
 
@@ -87,14 +106,8 @@ impl SqliteGrant {
     /// Says in the lock file that we live, and reads what others want. `None`: the server took the lock away.
     fn beat(&mut self, now: Boot) -> std::io::Result<Option<Asked>> {
         let slot = Slot {
-            token: self.token,
-            owner: self.record.run_id.clone(),
             seq: self.seq + 1,
-            released: false,
-            ttl_ms: u64::try_from(self.timing.ttl().as_millis()).unwrap_or(u64::MAX),
-            at: Wall::now(),
-            sent: now,
-            holder: self.holder.clone(),
+            ..self.slot(now)
         };
         // in a local store nobody's life hangs on it, and a sync would cost every job one each h
         self.side.write(&slot, self.by == By::Slot)?;
@@ -184,6 +197,10 @@ impl Grant for SqliteGrant {
             self.inner.db().fold_if_long();
         }
         Ok(renewal)
+    }
+
+    fn started(&mut self) {
+        self.inner.db().fold_if_long();
     }
 
     fn inherit(&self) -> Option<BorrowedFd<'_>> {

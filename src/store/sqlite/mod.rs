@@ -179,6 +179,7 @@ impl Locks for SqliteStore {
             &inner.path,
             if inner.shared { &["posix"] } else { &[] },
         ));
+        findings.push(probe::room(&inner.path));
         let folder = inner.path.parent().map(Path::to_owned);
         let paths = folder
             .into_iter()

@@ -233,10 +233,24 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<RunRecord>> {
     } else {
         sql.to_owned()
     };
-    // those with other outcomes are dropped later, so a limit must not count them
+    // What stands as `running` may turn out to be one of three, so a limit counts only where all or none of them are asked for.
+    let vanishing = [Outcome::Running, Outcome::Abandoned, Outcome::OomKilled];
+    let asked = vanishing.map(|outcome| query.outcomes.contains(&outcome));
+    let is_exact = query.outcomes.is_empty() || asked.iter().all(|a| *a) || !asked.contains(&true);
+    let mut outcomes: Vec<&str> = query.outcomes.iter().map(|o| o.as_str()).collect();
+    if asked.contains(&true) {
+        outcomes.push(Outcome::Running.as_str());
+    }
+    let sql = if outcomes.is_empty() {
+        sql
+    } else {
+        // words of our own, with nothing in them to be quoted
+        let one_of = format!("AND outcome IN ('{}') ORDER BY", outcomes.join("', '"));
+        sql.replace("ORDER BY", &one_of)
+    };
     let limit = query
         .limit
-        .filter(|_| query.outcomes.is_empty())
+        .filter(|_| is_exact)
         .map_or(-1, |n| i64::try_from(n).unwrap_or(-1));
     let mut statement = conn.prepare(&sql)?;
     let rows = statement.query_map(

@@ -64,6 +64,7 @@ CREATE TABLE runs (
     note            TEXT
 );
 CREATE INDEX runs_by_job ON runs (job, started, duration_ns);
+CREATE INDEX runs_in_order ON runs (job); -- and id, as every index: the newest of a job without a sort
 CREATE TABLE tails (
     id    INTEGER PRIMARY KEY,       -- the run's
     bytes BLOB NOT NULL,

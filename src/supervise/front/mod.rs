@@ -246,6 +246,9 @@ impl Front<'_> {
                 Received::Message(FromGuard::Started(pid), _) => self.job = Some(pid),
                 Received::Message(FromGuard::Stopped(signal), _) => self.stop_with_the_job(signal),
                 Received::Message(FromGuard::Continued, _) => {}
+                Received::Message(FromGuard::FirstEnded(status), _) => {
+                    self.job_status = Some(status);
+                }
                 Received::Message(FromGuard::Ended(ended), _) => self.ended = Some(ended),
                 Received::Gone => self.guard_gone = true,
                 Received::Nothing => break,

@@ -37,7 +37,10 @@ impl Front<'_> {
         }
         let populated = self.cgroup.as_ref().is_some_and(JobCgroup::is_populated);
         self.cgroup.iter().for_each(JobCgroup::kill);
-        if left.is_empty() && !populated {
+        // Dead, but not yet ours to be reaped: its status is still to come.
+        let to_be_reaped =
+            self.job_status.is_none() && self.job.is_some_and(|pid| process::stat(pid).is_some());
+        if left.is_empty() && !populated && !to_be_reaped {
             self.cgroup.iter().for_each(JobCgroup::remove);
             let ended = Ended {
                 status: self.job_status.unwrap_or(Status::Unknown),

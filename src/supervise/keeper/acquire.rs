@@ -7,7 +7,7 @@ use crate::output::Page;
 use crate::output::record::holder as holder_text;
 use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
-use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query};
+use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
     Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open,
 };
@@ -45,7 +45,10 @@ impl Keeper<'_> {
         ) {
             Ok(store) => store,
             Err(error) => {
-                self.say(Level::Error, format!("{error}; the job was not started"));
+                self.say(
+                    Level::Error,
+                    format!("{error}; the job was not started, and this attempt is in no history"),
+                );
                 return Verdict::NotRun(exit::STORE_UNUSABLE);
             }
         };
@@ -182,22 +185,22 @@ impl Keeper<'_> {
     /// A job that starts itself, however deep, would wait for its own end.
     fn nested(&self, seen: &Observed) -> Option<Refusal> {
         let holder = seen.holder.as_ref()?;
-        let is_of_holder = |pid| {
-            process::environment_value(pid, tree::MARK)
+        // Whatever a job did to its environment, the guard is above it: it is a subreaper. Seen from another pid
+        // namespace, the environment tells.
+        let front = self.holder.processes.front.pid;
+        let inside = if holder.place.same_pids(&self.holder.place) {
+            process::ancestors(front).any(|above| above.id == holder.processes.guard)
+        } else {
+            process::environment_value(front, tree::MARK)
                 .is_some_and(|id| id == holder.run_id.as_str())
         };
-        let front = self.holder.processes.front.pid;
-        let inside = is_of_holder(front)
-            || process::ancestors(front)
-                .iter()
-                .any(|a| is_of_holder(a.id.pid));
         inside.then(|| Refusal {
             code: exit::OWN_FAILURE,
             record: Some((Outcome::NotStarted, Some(holder.clone()))),
             word: Word {
                 level: Level::Error,
                 text: format!(
-                    "this is inside run {} of {}, which holds the lock {} itself and would wait for ever: \
+                    "this is inside run {} of {}, which has the lock {} and can't end before this does: \
                      call the command itself here, or run it as a job with a name of its own",
                     holder.run_id.short(),
                     holder.job,
@@ -209,18 +212,7 @@ impl Keeper<'_> {
 
     /// Two locks for one job is the incident again.
     fn other_lock(&self, store: &dyn Store) -> Result<Option<Refusal>, StoreError> {
-        let query = Query {
-            job: Some(self.plan.job.as_str().into()),
-            limit: Some(2),
-            outcomes: RAN.into(),
-            alive: Some(tree::alive_here),
-            ..Query::default()
-        };
-        let runs = store.runs(&query)?;
-        // After the grant, the newest is this one.
-        let last = runs
-            .into_iter()
-            .find(|run| run.run_id != self.record.run_id);
+        let last = self.newest_runs(store)?.into_iter().next();
         let Some(last) = last.filter(|last| last.lock != self.plan.lock) else {
             return Ok(None);
         };
@@ -247,19 +239,39 @@ impl Keeper<'_> {
         }))
     }
 
+    /// Fresh is a job whose newest run that ended is a success within the window. One that failed or died since has to
+    /// run again, however short ago the success is.
     fn fresh(&self, store: &dyn Store) -> Result<Option<Word>, StoreError> {
         let Some(Fresh { within }) = self.plan.fresh else {
             return Ok(None);
         };
+        let runs = self.newest_runs(store)?;
+        let ended = runs.iter().find(|run| run.outcome != Outcome::Running);
+        let success = ended.filter(|run| run.outcome == Outcome::Succeeded);
         let now = Wall::now();
-        let last = store
-            .last_success(self.plan.job.as_str())?
+        let last = success
+            .and_then(|run| run.end.as_ref())
+            .map(|end| end.at)
             .filter(|last| last.0 <= now.0 + FUTURE);
         let fresh = last.filter(|last| now.since(*last).unwrap_or_default() < within);
         Ok(fresh.map(|last| Word {
             level: Level::Person,
             text: format!("skipped: {} succeeded {}", self.plan.job, page().when(last)),
         }))
+    }
+
+    /// The newest runs of the job but this one: the one that goes on, if one does, and the last that ended.
+    fn newest_runs(&self, store: &dyn Store) -> Result<Vec<RunRecord>, StoreError> {
+        let query = Query {
+            job: Some(self.plan.job.as_str().into()),
+            limit: Some(3),
+            outcomes: RAN.into(),
+            alive: Some(tree::alive_here),
+            ..Query::default()
+        };
+        let mut runs = store.runs(&query)?;
+        runs.retain(|run| run.run_id != self.record.run_id);
+        Ok(runs)
     }
 
     fn refuse(&self, store: &dyn Store, refusal: Refusal) -> u8 {

@@ -31,6 +31,9 @@ use acquire::Verdict;
 /// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
 const SAVE_LOCALLY: Duration = Duration::from_secs(1);
 
+/// How long front may take to read what the job, which is gone, left in its pipes.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// What the keeper has from the fork on.
 pub struct Sides {
     /// To front.
@@ -68,11 +71,7 @@ pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
         cancelled: Cell::new(false),
     };
     match keeper.acquire() {
-        Verdict::Granted(store, grant) => {
-            keeper.hold(grant);
-            // Whatever a store does when it is closed, nobody waits for it any more.
-            drop(store);
-        }
+        Verdict::Granted(_store, grant) => keeper.hold(grant),
         Verdict::NotRun(code) => {
             keeper.front.send(&FromKeeper::NotRun { code }, None);
         }
@@ -155,6 +154,7 @@ impl Keeper<'_> {
             ended: None,
             note: None,
             drained: false,
+            drain_by: None,
             front_gone: false,
             guard_gone: false,
         };
@@ -192,22 +192,28 @@ struct Holding<'a> {
     ended: Option<Ended>,
     note: Option<String>,
     drained: bool,
+    drain_by: Option<Boot>,
     front_gone: bool,
     guard_gone: bool,
 }
 
 impl Holding<'_> {
     fn until_the_end(mut self) {
+        self.grant.started();
         self.next_beat = Boot::now() + self.timing.heartbeat();
         self.next_save = Boot::now() + self.saving();
         loop {
             self.hear_guard();
             self.hear_front();
             self.stand_in_for_both();
-            if self.ended.is_some() && (self.drained || self.front_gone) {
-                return self.finish();
-            }
             let now = Boot::now();
+            if self.ended.is_some() {
+                // A front that is stopped reads no output: the lock does not wait for it for ever.
+                let give_up = *self.drain_by.get_or_insert(now + DRAIN);
+                if self.drained || self.front_gone || now >= give_up {
+                    return self.finish();
+                }
+            }
             if now >= self.next_beat {
                 self.beat();
             }
@@ -219,7 +225,9 @@ impl Holding<'_> {
     }
 
     fn sleep(&self) {
-        self.alarm.set(Some(self.next_beat.min(self.next_save)));
+        let next = self.next_beat.min(self.next_save);
+        self.alarm
+            .set(Some(self.drain_by.map_or(next, |by| next.min(by))));
         let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN)];
         // A socket whose other end is gone would wake poll for ever.
         if !self.front_gone {
