@@ -265,7 +265,7 @@ impl Guard<'_> {
         };
         self.kill_at = Some(self.kill_at.map_or(kill_at, |before| before.min(kill_at)));
         if first {
-            tree::terminate(&[], self.plan.signal);
+            tree::terminate(self.plan.signal);
         }
     }
 
@@ -284,7 +284,7 @@ impl Guard<'_> {
             self.end(Cause::TimeLimit);
         }
         if self.kill_at.is_some_and(|at| now >= at) {
-            tree::terminate(&[], libc::SIGKILL);
+            tree::terminate(libc::SIGKILL);
             self.sides.cgroup.iter().for_each(JobCgroup::kill);
             self.kill_at = Some(now + AGAIN);
         }
@@ -310,7 +310,7 @@ impl Guard<'_> {
     fn reap(&mut self) -> bool {
         let mut none_left = self.job.is_none();
         loop {
-            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => {
                     self.note(status);
                 }
@@ -329,8 +329,6 @@ impl Guard<'_> {
         if let Some(signal) = status.stopping_signal() {
             self.tell_front(&FromGuard::Stopped(signal));
             self.front_was_stopped = true;
-        } else if status.continued() {
-            self.tell_front(&FromGuard::Continued);
         } else {
             self.status = status
                 .exit_status()
@@ -353,7 +351,7 @@ impl Guard<'_> {
         }
         match self.plan.leftovers {
             Leftovers::End if self.kill_at.is_none() => {
-                self.leaked = tree::terminate(&[], self.plan.signal);
+                self.leaked = tree::terminate(self.plan.signal);
                 self.kill_at = Some(Boot::now() + self.plan.kill_after);
             }
             Leftovers::WaitFor if self.cause.is_none() => {

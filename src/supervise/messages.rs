@@ -15,7 +15,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Boot;
+use crate::clock::{Boot, Wall};
 use crate::name::Token;
 
 /// Larger than any message: texts in them are bounded by their writers.
@@ -79,6 +79,20 @@ pub struct Ended {
     pub cpu: Duration,
 }
 
+impl Ended {
+    /// For a tree that front or keeper ended, as the guard was killed: what it had counted is gone with it.
+    pub fn without_guard(status: Status, began: Wall, leaked: u32) -> Ended {
+        Ended {
+            status,
+            cause: Some(Cause::GuardGone),
+            duration: Wall::now().since(began).unwrap_or_default(),
+            leaked,
+            peak_memory_kib: 0,
+            cpu: Duration::ZERO,
+        }
+    }
+}
+
 /// Keeper to guard.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToGuard {
@@ -111,8 +125,6 @@ pub enum FromGuard {
     Started(i32),
     /// The job's first process was stopped by this signal.
     Stopped(i32),
-    /// It goes on.
-    Continued,
     /// The job's first process has ended so, and others of its tree are still there.
     FirstEnded(Status),
     /// The job and all that it started are gone.
@@ -122,8 +134,8 @@ pub enum FromGuard {
 /// Front to keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FrontToKeeper {
-    /// Interrupted by this signal while it waited for the lock.
-    Cancel(i32),
+    /// Interrupted while it waited for the lock.
+    Cancel,
     /// All output was read; the tail is complete.
     Drained,
     /// Guard is gone, and front has ended the tree.

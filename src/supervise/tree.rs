@@ -52,10 +52,10 @@ fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Errno> {
     pidfd_send_signal(pidfd, signal)
 }
 
-/// Sends `with` to everything below this process but the trees of `but`, then SIGCONT, so that a stopped one can follow.
+/// Sends `with` to everything below this process, then SIGCONT, so that a stopped one can follow.
 /// Says how many there were.
-pub fn terminate(but: &[i32], with: i32) -> u32 {
-    let found = process::descendants(process::own().pid, but);
+pub fn terminate(with: i32) -> u32 {
+    let found = process::descendants(process::own().pid, &[]);
     for process in &found {
         if signal(process.id, with).is_ok() && with != libc::SIGKILL {
             let _ = signal(process.id, libc::SIGCONT);

@@ -245,7 +245,6 @@ impl Front<'_> {
             match self.guard.receive() {
                 Received::Message(FromGuard::Started(pid), _) => self.job = Some(pid),
                 Received::Message(FromGuard::Stopped(signal), _) => self.stop_with_the_job(signal),
-                Received::Message(FromGuard::Continued, _) => {}
                 Received::Message(FromGuard::FirstEnded(status), _) => {
                     self.job_status = Some(status);
                 }
@@ -287,7 +286,7 @@ impl Front<'_> {
             libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
             _ => {
                 self.cancelled = Some(signal);
-                self.keeper.send(&FrontToKeeper::Cancel(signal), None);
+                self.keeper.send(&FrontToKeeper::Cancel, None);
             }
         }
     }

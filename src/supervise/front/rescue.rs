@@ -1,12 +1,10 @@
 //! What front does when the guard or the keeper was killed.
 
-use std::time::Duration;
-
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::{ANSWER, Front};
-use crate::clock::{Boot, Wall};
+use crate::clock::Boot;
 use crate::store::Recorded;
 use crate::supervise::cgroup::JobCgroup;
 use crate::supervise::messages::{Cause, Ended, FrontToKeeper, Status};
@@ -42,14 +40,8 @@ impl Front<'_> {
             self.job_status.is_none() && self.job.is_some_and(|pid| process::stat(pid).is_some());
         if left.is_empty() && !populated && !to_be_reaped {
             self.cgroup.iter().for_each(JobCgroup::remove);
-            let ended = Ended {
-                status: self.job_status.unwrap_or(Status::Unknown),
-                cause: Some(Cause::GuardGone),
-                duration: Wall::now().since(self.record.started).unwrap_or_default(),
-                leaked: 0,
-                peak_memory_kib: 0,
-                cpu: Duration::ZERO,
-            };
+            let status = self.job_status.unwrap_or(Status::Unknown);
+            let ended = Ended::without_guard(status, self.record.started, 0);
             self.keeper
                 .send(&FrontToKeeper::TreeGone(ended.clone()), None);
             self.guard_reaped = true;

@@ -152,9 +152,7 @@ impl Keeper<'_> {
 
     /// Whether front was interrupted, or is gone.
     fn is_cancelled(&self) -> bool {
-        if let Received::Message(FrontToKeeper::Cancel(_), _) | Received::Gone =
-            self.front.receive()
-        {
+        if let Received::Message(FrontToKeeper::Cancel, _) | Received::Gone = self.front.receive() {
             self.cancelled.set(true);
         }
         self.cancelled.get()

@@ -20,7 +20,7 @@ use super::outcome;
 use super::tail::TailFile;
 use super::timer::Alarm;
 use super::tree::Tree;
-use crate::clock::{Boot, Wall};
+use crate::clock::Boot;
 use crate::lease::timing::Timing;
 use crate::name::Token;
 use crate::plan::{RunPlan, store_url_text};
@@ -258,7 +258,7 @@ impl Holding<'_> {
                     self.ended.get_or_insert(ended);
                 }
                 // It came while the lock was being granted: front ends the job, through the guard.
-                Received::Message(FrontToKeeper::Cancel(_), _) => {}
+                Received::Message(FrontToKeeper::Cancel, _) => {}
                 Received::Gone => self.front_gone = true,
                 Received::Nothing => break,
             }
@@ -275,16 +275,8 @@ impl Holding<'_> {
             .tree
             .end(&self.keeper.holder, self.grant.inherit())
         {
-            self.ended = Some(Ended {
-                status: Status::Unknown,
-                cause: Some(Cause::GuardGone),
-                duration: Wall::now()
-                    .since(self.keeper.record.started)
-                    .unwrap_or_default(),
-                leaked: ended,
-                peak_memory_kib: 0,
-                cpu: Duration::ZERO,
-            });
+            let began = self.keeper.record.started;
+            self.ended = Some(Ended::without_guard(Status::Unknown, began, ended));
             self.note = Some("front and guard, joblock's own processes, were killed: what was left of the job was ended".into());
         }
     }
