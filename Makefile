@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench
+.PHONY: check setup format lint doc licences test check-clean release bench documents
 
 check: setup format lint doc licences test
 
@@ -42,3 +42,7 @@ release:
 # A run of `true` and a refused start beside flock(1); takes a minute or two. Says most on a machine that does nothing else.
 bench: setup
 	cargo bench --locked --bench beside_flock
+
+# docs/guarantees.md and docs/evidence.md, from the tests and from what the programs measured.
+documents:
+	JOBLOCK_WRITE_DOCUMENTS=1 cargo test --locked --test documents

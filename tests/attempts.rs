@@ -27,6 +27,7 @@ fn jobs_file(store: &Store, text: &str) -> String {
     path.display().to_string()
 }
 
+// shows: two-names local, shared, lockfile
 #[rstest]
 fn a_job_under_another_lock_than_its_running_one_is_refused(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -126,6 +127,7 @@ fn jobs_that_share_a_lock_exclude_each_other(
     }
 }
 
+// shows: waiting local, shared, lockfile
 #[rstest]
 fn a_waiter_sleeps_in_the_kernel_until_the_release(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -250,6 +252,7 @@ fn whoever_waited_for_a_run_that_succeeded_does_not_run_it_again() {
     assert_eq!(store.outcomes("sync"), ["succeeded", "fresh"]);
 }
 
+// shows: leaked-children local, shared, lockfile
 #[rstest]
 fn a_lock_is_held_until_the_jobs_children_are_gone_and_they_are_ended_or_waited_for(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -295,6 +298,7 @@ fn a_run_whose_keeper_is_dead_or_stopped_can_still_be_ended_on_its_machine(
     assert_eq!(store.outcomes("sync"), ["signaled", "succeeded"]);
 }
 
+// shows: restored-backup local, lockfile
 #[rstest]
 fn tokens_go_on_growing_when_the_database_is_gone(
     #[values(Kind::Local, Kind::Lockfile)] kind: Kind,

@@ -107,6 +107,7 @@ fn a_url_that_means_nothing_starts_no_job(#[case] url: &str) {
     assert!(!store.file("the-job-ran").exists());
 }
 
+// shows: corrupt local, shared, lockfile
 #[rstest]
 fn a_database_that_is_garbage_is_69_and_stays_as_it_is(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -167,6 +168,7 @@ fn a_store_of_a_newer_version_is_69_with_both_versions(
     assert!(said.contains("9001") && said.contains("newer"), "{said}");
 }
 
+// shows: read-only local, shared, lockfile
 #[rstest]
 fn a_read_only_store_is_69(#[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind) {
     if !may_use_root(MOUNTS) {
@@ -185,6 +187,7 @@ fn a_read_only_store_is_69(#[values(Kind::Local, Kind::Shared, Kind::Lockfile)] 
     }
 }
 
+// shows: disk-full local, shared, lockfile
 #[rstest]
 fn a_full_disk_is_69_for_a_new_store_and_for_one_in_use(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -238,6 +241,7 @@ fn doctor_passes_no_store_where_no_job_can_start(
     assert!(done.out().contains("don't rely on it"), "{done}");
 }
 
+// shows: disk-full local, shared, lockfile
 #[test]
 fn a_disk_that_fills_up_while_the_job_runs_costs_the_job_nothing() {
     if !may_use_root(MOUNTS) {
@@ -319,6 +323,7 @@ fn a_store_that_one_may_not_enter_is_69_and_nothing_else_is_used_instead(
     }
 }
 
+// shows: replaced-database local
 #[test]
 fn a_database_that_is_replaced_under_its_holder_does_not_start_a_second_run() {
     let store = Store::local();

@@ -165,6 +165,7 @@ fn is_worker(kind: Kind) -> bool {
     true
 }
 
+// shows: contention local
 #[test]
 fn sqlite_local_excludes() {
     if !is_worker(Kind::Local) {
@@ -175,6 +176,7 @@ fn sqlite_local_excludes() {
     }
 }
 
+// shows: contention shared
 #[test]
 fn sqlite_shared_excludes() {
     if !is_worker(Kind::Shared) {
@@ -185,6 +187,7 @@ fn sqlite_shared_excludes() {
     }
 }
 
+// shows: contention lockfile
 #[test]
 fn lockfile_excludes() {
     if !is_worker(Kind::Lockfile) {

@@ -263,6 +263,7 @@ fn an_unknown_group_is_guessed() {
     assert!(!place.path("x").exists());
 }
 
+// shows: symlink local
 #[test]
 fn links_in_the_folder_lead_nowhere() {
     let place = Place::new();

@@ -249,6 +249,7 @@ fn running(past: &Past, job: &str, command: &[&str]) -> Child {
     child
 }
 
+// shows: unlock local, shared, lockfile
 #[rstest]
 #[case::local(Past::local())]
 #[case::shared(Past::shared())]

@@ -136,6 +136,10 @@ impl Trees {
     }
 }
 
+// shows: front-killed local, shared, lockfile
+// shows: keeper-killed local, shared, lockfile
+// shows: guard-killed local, shared, lockfile
+// shows: all-killed local, shared, lockfile
 #[rstest]
 fn sigkill_never_leaves_two_trees_the_next_start_works_and_the_history_tells(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -217,6 +221,7 @@ fn a_front_stopped_beyond_the_ttl_costs_nobody_the_lock() {
     trees.assert_no_overlap();
 }
 
+// shows: stopped-past-ttl shared
 #[rstest]
 fn a_keeper_or_guard_stopped_beyond_the_ttl_loses_the_lock_and_the_job_dies_before_another_begins(
     #[values(
@@ -274,6 +279,7 @@ fn a_run_that_loses_its_lock_exits_79_and_is_lost_in_the_history() {
     assert_eq!(trees.store.outcomes("tree"), ["lost"]);
 }
 
+// shows: stopped-past-ttl local, lockfile
 #[test]
 fn sigstop_and_sigcont_shorter_than_the_lease_change_nothing() {
     for kind in [Kind::Local, Kind::Lockfile] {
@@ -293,6 +299,7 @@ fn sigstop_and_sigcont_shorter_than_the_lease_change_nothing() {
     }
 }
 
+// shows: all-killed local, shared, lockfile
 #[test]
 fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
     // Everything of joblock's is gone, and the job's daemon has closed the lock's descriptor: only its environment tells.
@@ -315,6 +322,7 @@ fn what_a_killed_run_left_is_swept_before_a_start_that_does_not_wait() {
     }
 }
 
+// shows: lock-file-deleted local, shared, lockfile
 #[rstest]
 fn a_lock_file_that_is_deleted_under_its_holder_never_leads_to_two_trees(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,

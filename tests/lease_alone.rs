@@ -163,6 +163,7 @@ fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
+// shows: contention shared
 #[test]
 fn starts_on_two_machines_never_overlap() {
     let Some(lab) = lab::borrow(MOUNT) else {
@@ -213,6 +214,7 @@ fn tokens(runs: &[Seen]) -> Vec<u64> {
 /// Beyond the TTL. With the keeper stopped alone the lease runs out, and the guard kills. With the guard stopped alone its
 /// timer kills it, front the job, and the keeper, which had the lock all the time, frees it. Front alone keeps nobody
 /// from anything, so that ^Z on a terminal is harmless.
+// shows: stopped-past-ttl shared
 #[test]
 fn a_stopped_keeper_or_guard_gives_up_the_lock_after_its_job_and_a_stopped_front_keeps_it() {
     let Some(lab) = lab::borrow(MOUNT) else {
@@ -260,6 +262,7 @@ fn a_stopped_keeper_or_guard_gives_up_the_lock_after_its_job_and_a_stopped_front
     lab.give_back();
 }
 
+// shows: frozen-past-ttl shared
 #[test]
 fn a_machine_that_was_frozen_beyond_its_lease_is_refused_by_token_and_loses_its_job() {
     let Some(lab) = lab::borrow(MOUNT) else {
@@ -288,6 +291,7 @@ fn a_machine_that_was_frozen_beyond_its_lease_is_refused_by_token_and_loses_its_
     lab.give_back();
 }
 
+// shows: host-lost shared
 #[test]
 fn after_a_power_cut_the_lock_is_free_once_the_ttl_is_over_and_not_before_for_waiters_and_for_cron()
 {
@@ -343,6 +347,7 @@ fn after_a_power_cut_the_lock_is_free_once_the_ttl_is_over_and_not_before_for_wa
     lab.give_back();
 }
 
+// shows: partition shared
 #[test]
 fn a_machine_that_is_cut_off_kills_its_job_in_time_though_its_keeper_hangs() {
     let Some(lab) = lab::borrow(MOUNT) else {

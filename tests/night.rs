@@ -150,6 +150,7 @@ fn night_with_joblock(store: &str, wrapper: Wrapper) {
     history::tells_the_night(&stage);
 }
 
+// shows: out-of-memory local
 #[test]
 fn without_joblock_the_night_leaves_duplicates_and_with_it_none() {
     thread::scope(|nights| {
@@ -158,6 +159,7 @@ fn without_joblock_the_night_leaves_duplicates_and_with_it_none() {
     });
 }
 
+// shows: out-of-memory shared, lockfile
 #[rstest]
 #[case::shared("sqlite:{}/joblock.db?shared", Wrapper::GoesTooAndStaysAway)]
 #[case::lockfile("lockfile:{}", Wrapper::SeesIt)]

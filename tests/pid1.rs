@@ -180,6 +180,7 @@ fn as_pid_1_what_the_job_leaves_is_gone_before_joblock_ends() {
     assert_eq!(store.outcomes("left"), ["succeeded"]);
 }
 
+// shows: same-host-name local
 #[test]
 fn two_namespaces_with_the_same_pids_and_host_name_exclude_each_other() {
     if !may_use_root(WHY) {

@@ -63,6 +63,7 @@ fn journal_mode(database: &Path) -> String {
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
+// shows: slow-reader local, shared
 #[rstest]
 #[case(Kind::Local, "wal")]
 #[case(Kind::Shared, "delete")]
@@ -87,6 +88,7 @@ fn a_select_held_open_for_longer_than_the_fence_kills_no_job(
     assert_eq!(store.outcomes("read"), ["failed"]);
 }
 
+// shows: slow-reader local, shared
 #[rstest]
 fn a_run_that_ends_while_a_select_is_open_ends_with_the_jobs_code_and_its_end_is_not_lost(
     #[values(Kind::Local, Kind::Shared)] kind: Kind,

@@ -164,6 +164,7 @@ fn a_holder_whose_lock_file_was_deleted_keeps_the_lock_by_its_row(#[case] shared
     granted(&*store, &short());
 }
 
+// shows: late-write local, shared
 #[rstest]
 #[case::local(false)]
 #[case::shared(true)]
@@ -196,6 +197,8 @@ fn a_holder_that_was_taken_over_is_told_and_can_free_nothing(#[case] shared: boo
     drop(new);
 }
 
+// shows: lock-file-deleted lockfile
+// shows: late-write lockfile
 #[test]
 fn a_lockfile_holder_whose_file_was_deleted_is_lost_and_its_successor_waits_a_lease() {
     let folder = Folder::new();
@@ -397,6 +400,7 @@ fn a_writer_that_stopped_in_its_transaction_gives_others_an_error_not_a_grant(
     assert_eq!(granted(&*store, &short()).token(), Token(1));
 }
 
+// shows: replaced-database local, shared
 #[rstest]
 #[case::local(false)]
 #[case::shared(true)]
@@ -530,6 +534,7 @@ fn a_holder_that_fits_into_no_slot_is_not_started() {
     }
 }
 
+// shows: two-names local
 #[test]
 fn a_link_to_the_database_leads_to_the_same_locks_and_a_second_name_is_refused() {
     let folder = Folder::new();
@@ -600,6 +605,7 @@ fn in_a_folder_for_a_group_all_files_are_for_the_group() {
     assert_eq!(mode("s.db.locks"), 0o2770);
 }
 
+// shows: corrupt lockfile
 #[test]
 fn torn_slots_of_a_lock_file_cost_no_token() {
     let folder = Folder::new();
@@ -613,6 +619,7 @@ fn torn_slots_of_a_lock_file_cost_no_token() {
     assert_eq!(granted(&*folder.lockfile(), &short()).token(), Token(2));
 }
 
+// shows: slow-reader lockfile
 #[test]
 fn a_history_that_takes_no_record_costs_a_lockfile_store_no_run() {
     let folder = Folder::new();

@@ -61,6 +61,7 @@ fn tree(store: &Store, run: &Running) -> Vec<Process> {
     all
 }
 
+// shows: time-namespace local, shared, lockfile
 #[rstest]
 fn a_live_run_is_taken_over_from_no_other_time_namespace(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
@@ -113,6 +114,7 @@ fn a_waiter_in_another_time_namespace_gets_the_lock_when_the_run_ends_and_not_be
     assert_eq!(store.outcomes("shifted"), ["failed", "succeeded"]);
 }
 
+// shows: time-namespace local, shared, lockfile
 #[rstest]
 fn a_killed_run_is_taken_over_from_another_time_namespace(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,

@@ -142,6 +142,7 @@ mod tests {
         );
     }
 
+    // shows: pid-reuse local, shared, lockfile
     #[test]
     fn this_process_is_alive_and_its_reused_pid_is_not() {
         let own = own();
