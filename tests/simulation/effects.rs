@@ -2,10 +2,9 @@
 
 use crate::lease::blocks;
 use crate::lease::holder::FileRead;
-use crate::lease::row::Row;
+use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
 use crate::lease::taker::{Looked, Written};
-use crate::name::Token;
 
 use super::machine::{MS, SECOND};
 use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
@@ -41,7 +40,7 @@ impl Ask {
     }
 
     fn writes(&self) -> bool {
-        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteSlot { .. })
+        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. })
     }
 
     /// Nothing of the store's.
@@ -157,7 +156,7 @@ impl World {
                     self.store.tables.row.clone(),
                 )
             })),
-            Ask::Grant { over, floor } => self.grant(run, over.as_ref(), *floor),
+            Ask::Grant { over, file } => self.grant(run, over.as_ref(), file.as_ref()),
             Ask::GiveBack => {
                 statement::give_back(&mut self.store.tables.row, &self.runs[run].owner);
                 Answer::Done
@@ -184,11 +183,11 @@ impl World {
                 Answer::Done
             }
             Ask::Mark(old) => Answer::Mark(self.mark(run, old)),
-            Ask::WriteSlot {
-                seq,
-                durable,
-                released,
-            } => self.write_slot(run, *seq, *durable, *released),
+            Ask::WriteGrant(token) => {
+                self.runs[run].token = Some(*token);
+                self.write_slot(run, 1, true)
+            }
+            Ask::WriteSlot { seq, durable } => self.write_slot(run, *seq, *durable),
             Ask::ReadLock => {
                 Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| !lock.taken_away))
             }
@@ -321,18 +320,18 @@ impl World {
         }
     }
 
-    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, floor: Option<Token>) -> Answer {
-        let row = self.store.tables.row.clone();
-        let Some(token) = self.store.next_token(floor, over) else {
-            return match row {
-                Some(row) => Answer::Written(Written::Held(row)),
-                None => Answer::Failed,
-            };
+    fn grant(
+        &mut self,
+        run: usize,
+        over: Option<&Row<Who>>,
+        file: Option<&Row<Who>>,
+    ) -> Answer {
+        let token = match row::may_grant(self.store.tables.row.as_ref(), file, over) {
+            Ok(token) => token,
+            Err(other) => return Answer::Written(Written::Held(other.clone())),
         };
-        if let Some(old) = row.filter(|row| !row.released) {
-            if over.is_some() {
-                self.store.tables.abandon(old.holder);
-            }
+        if let Some(old) = over {
+            self.store.tables.abandon(old.holder);
             self.taken_over(run, old.holder);
         }
         let Some(file) = self.own_file(run) else {
@@ -354,12 +353,11 @@ impl World {
     }
 
     /// A local store's first slot, which nobody waits for.
-    pub fn write_first_slot(&mut self, run: usize, token: Token) {
-        self.runs[run].token = Some(token);
-        self.write_slot(run, 0, false, false);
+    pub fn write_first_slot(&mut self, run: usize) {
+        self.write_slot(run, 0, false);
     }
 
-    fn write_slot(&mut self, run: usize, seq: u64, durable: bool, released: bool) -> Answer {
+    fn write_slot(&mut self, run: usize, seq: u64, durable: bool) -> Answer {
         let (Some(file), Some(token)) = (self.own_file(run), self.runs[run].token) else {
             return Answer::Failed;
         };
@@ -367,21 +365,17 @@ impl World {
         if let Keeper::Holding(holding) = &mut r.keeper {
             holding.slot_taken = self.now;
         }
-        let granting = matches!(r.keeper, Keeper::FileGranting(..));
         let slot = Slot {
             token,
             owner: r.owner.clone(),
             run,
             seq,
-            released,
+            released: false,
             ttl: r.plan.ttl,
         };
         // over a network, what the server has taken is as good as on its disk
         let durable = durable || self.profile.kind != Kind::Local;
         self.store.files[file].write(blocks::slot(token, seq), Block::Slot(slot), durable);
-        if granting && self.runs[run].watch.granted_at.is_none() {
-            self.granted(run, token);
-        }
         Answer::Done
     }
 

@@ -96,7 +96,11 @@ impl World {
                 self.hosts[host].freeze(now, now + lasts, kind == 11);
                 self.at(lasts, super::world::Event::Thaw(host, now + lasts));
             }
-            7 if self.hosts[host].frozen.is_none() => self.power_cut(host, lasts),
+            7 if self.hosts[host].frozen.is_none()
+                && (self.profile.kind != Kind::Local || self.database_is_current()) =>
+            {
+                self.power_cut(host, lasts);
+            }
             8 => self.cut(host, lasts),
             19 => {
                 for host in 0..self.hosts.len() {
@@ -164,10 +168,13 @@ impl World {
         }
     }
 
-    /// Not while the database is older than the lock file: together they are all that knows the tokens.
+    /// The database knows the newest token. While it does not, the lock file is all that does.
+    fn database_is_current(&self) -> bool {
+        self.store.tables.row.as_ref().map(|row| row.token) == self.newest
+    }
+
     fn lock_file_is_deleted(&mut self) {
-        let known = self.store.tables.row.as_ref().map(|row| row.token);
-        if known != self.newest || self.store.path.is_none() {
+        if !self.database_is_current() || self.store.path.is_none() {
             return;
         }
         say!(self, usize::MAX, "outsider", "deletes the lock file");
@@ -204,7 +211,7 @@ impl World {
         }
         let has_it = matches!(
             self.runs[run].keeper,
-            Keeper::Taking(_) | Keeper::FileTaking(..) | Keeper::FileGranting(..)
+            Keeper::Taking(_) | Keeper::FileTaking(..)
         );
         if !self.chance.permille(if has_it { 30 } else { 4 }) {
             return;

@@ -12,7 +12,7 @@ use super::machine::{MS, SECOND};
 use super::run::{
     Answer, Ask, Holding, Keeper, Message, Pending, Role, ask_of, ask_of_file_taker, ask_of_taker,
 };
-use super::store::{Kind, Outcome, Who};
+use super::store::{Kind, Outcome, Store, Who};
 use super::world::{World, say};
 
 impl World {
@@ -94,7 +94,11 @@ impl World {
                 self.again(run);
             }
             (Keeper::Beginning(before), Answer::Begun(Some((slot, _)))) => {
-                let (taker, step) = Taker::begin(before, slot.map(|slot| slot.token));
+                let file = slot.map(|slot| {
+                    let file = self.runs[run].lock.expect("locked").file;
+                    slot.as_row(Store::file_id(file))
+                });
+                let (taker, step) = Taker::begin(before, file);
                 self.taker_goes_on(run, Box::new(taker), step);
             }
             (Keeper::Taking(taker), answer) => self.taking(run, taker, answer),
@@ -110,12 +114,6 @@ impl World {
                 self.file_taker_goes_on(run, Box::new(taker), None, step);
             }
             (Keeper::FileTaking(taker, old), answer) => self.file_taking(run, taker, old, answer),
-            (Keeper::FileGranting(old, sent), Answer::Done) => {
-                // the slot stands; the history follows, or the spool
-                let token = self.runs[run].token.expect("a token");
-                self.runs[run].keeper = Keeper::FileBegun(sent);
-                self.ask(run, Role::Keeper, Ask::Begun(token, old));
-            }
             (Keeper::FileBegun(sent), answer) => {
                 if matches!(answer, Answer::Failed) {
                     let token = self.runs[run].token;
@@ -217,7 +215,9 @@ impl World {
                 old = looked.row.as_ref().map(|row| row.holder);
                 taker.looked(&looked.seen, looked.known, now)
             }
-            Answer::Alive(alive) => taker.cleared(alive),
+            Answer::Alive(alive) => taker.cleared(alive, now),
+            Answer::StillLocked(still) => taker.lock_read(still),
+            _ if self.runs[run].step == Pending::Grant => taker.written(),
             _ => taker.remembered(),
         };
         self.file_taker_goes_on(run, taker, old, step);
@@ -232,6 +232,10 @@ impl World {
     ) {
         match ask_of_file_taker(step) {
             Ok(ask) => {
+                self.runs[run].step = match ask {
+                    Ask::WriteGrant(_) => Pending::Grant,
+                    _ => Pending::Another,
+                };
                 let old = if let Ask::Sweep(holder) = ask {
                     Some(holder)
                 } else {
@@ -240,18 +244,12 @@ impl World {
                 self.runs[run].keeper = Keeper::FileTaking(taker, old);
                 self.ask(run, Role::Keeper, ask);
             }
-            Err(Ok(token)) => {
-                let sent = self.clock(run);
-                self.runs[run].token = Some(token);
-                self.runs[run].keeper = Keeper::FileGranting(old, sent);
-                let ask = Ask::WriteSlot {
-                    seq: 1,
-                    durable: true,
-                    released: false,
-                };
-                self.ask(run, Role::Keeper, ask);
+            Err(Over::Granted { token, sent }) => {
+                self.granted(run, token);
+                self.runs[run].keeper = Keeper::FileBegun(sent);
+                self.ask(run, Role::Keeper, Ask::Begun(token, old));
             }
-            Err(Err(over)) => self.not_yet(run, over),
+            Err(over) => self.not_yet(run, over),
         }
     }
 
@@ -319,7 +317,7 @@ impl World {
         self.runs[run].watch.sent = Some(sent);
         self.runs[run].watch.leased = deadline.is_some();
         if self.profile.kind == Kind::Local {
-            self.write_first_slot(run, token);
+            self.write_first_slot(run);
         }
         if self.runs[run].alive(Role::Guard) {
             if let Some(lock) = &mut self.runs[run].lock {

@@ -79,7 +79,7 @@ pub enum Ask {
     Begin(usize),
     Grant {
         over: Option<Row<Who>>,
-        floor: Option<Token>,
+        file: Option<Row<Who>>,
     },
     GiveBack,
     Look(Row<Who>),
@@ -88,10 +88,11 @@ pub enum Ask {
     Sweep(Who),
     Claim(Token),
     Mark(Row<Who>),
+    /// A lockfile store's grant.
+    WriteGrant(Token),
     WriteSlot {
         seq: u64,
         durable: bool,
-        released: bool,
     },
     ReadLock,
     ReadFile,
@@ -138,8 +139,7 @@ pub enum Keeper {
     Taking(Box<Taker<Who>>),
     /// The same in a lockfile store; the run that it ended, and when it sent its grant.
     FileTaking(Box<FileTaker<Who>>, Option<Who>),
-    /// The first slot is written, the history not yet.
-    FileGranting(Option<Who>, Boot),
+    /// The grant stands, the history is being written.
     FileBegun(Boot),
     FileBeginning(Boot),
     GivingBack,
@@ -311,11 +311,7 @@ impl Run {
 /// What the holder's next step is, as a question to the store.
 pub fn ask_of(step: holder::Step) -> Result<Ask, holder::Beat> {
     Ok(match step {
-        holder::Step::WriteSlot { seq, durable } => Ask::WriteSlot {
-            seq,
-            durable,
-            released: false,
-        },
+        holder::Step::WriteSlot { seq, durable } => Ask::WriteSlot { seq, durable },
         holder::Step::ReadLock => Ask::ReadLock,
         holder::Step::ReadFile => Ask::ReadFile,
         holder::Step::RenewRow => Ask::RenewRow,
@@ -327,7 +323,7 @@ pub fn ask_of(step: holder::Step) -> Result<Ask, holder::Beat> {
 /// What the taker's next step is, as a question to the store.
 pub fn ask_of_taker(step: taker::Step<Who>) -> Result<Ask, taker::Over> {
     Ok(match step {
-        taker::Step::Grant { over, floor } => Ask::Grant { over, floor },
+        taker::Step::Grant { over, file } => Ask::Grant { over, file },
         taker::Step::GiveBack => Ask::GiveBack,
         taker::Step::Look(old) => Ask::Look(old),
         taker::Step::Remember(sighting) => Ask::Remember(sighting),
@@ -338,15 +334,14 @@ pub fn ask_of_taker(step: taker::Step<Who>) -> Result<Ask, taker::Over> {
     })
 }
 
-/// And a lockfile store's taker's; the token that it is to write otherwise.
-pub fn ask_of_file_taker(
-    step: file_taker::Step<Who>,
-) -> Result<Ask, Result<Token, taker::Over>> {
+/// And a lockfile store's taker's.
+pub fn ask_of_file_taker(step: file_taker::Step<Who>) -> Result<Ask, taker::Over> {
     Ok(match step {
         file_taker::Step::Look(row) => Ask::Seen(row),
         file_taker::Step::Remember(sighting) => Ask::Remember(sighting),
         file_taker::Step::Clear(old) => Ask::Sweep(old),
-        file_taker::Step::Write(token) => return Err(Ok(token)),
-        file_taker::Step::Over(over) => return Err(Err(over)),
+        file_taker::Step::Write(token) => Ask::WriteGrant(token),
+        file_taker::Step::ReadLock => Ask::ReadLock,
+        file_taker::Step::Over(over) => return Err(over),
     })
 }
