@@ -20,7 +20,7 @@ pub enum Step<H> {
     Clear(H),
     /// Write the grant into the file, durably: [`FileTaker::written`].
     Write(Token),
-    /// Look whether the kernel lock is still ours: [`FileTaker::lock_read`].
+    /// Look whether the kernel lock is still ours, and its file at its path: [`FileTaker::lock_read`].
     ReadLock,
     /// That was it. What is granted is still to be written into the history.
     Over(Over),
@@ -40,6 +40,12 @@ pub struct Found<H> {
 /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
 pub fn later<H>(row: Option<&Row<H>>, file: Option<Token>) -> Option<&Row<H>> {
     row.filter(|row| file.is_none_or(|file| file < row.token))
+}
+
+/// Whether the history may take the grant `token` when `row` stands there. If not, the lock file was replaced, and
+/// somebody has been granted the lock on the other one.
+pub fn may_begin<H>(row: Option<&Row<H>>, token: Token) -> bool {
+    row.is_none_or(|row| row.token < token)
 }
 
 /// One attempt, the kernel lock in its hands.
@@ -115,8 +121,8 @@ impl<H: Clone> FileTaker<H> {
 
     /// After [`Step::ReadLock`]. Whoever was frozen since it took the lock may have it no more; and the deadline counts from
     /// before this look, so it is over before the server could give the lock away after it.
-    pub fn lock_read(&self, still_locked: bool) -> Step<H> {
-        Step::Over(if still_locked {
+    pub fn lock_read(&self, still_ours: bool) -> Step<H> {
+        Step::Over(if still_ours {
             Over::Granted {
                 token: self.token,
                 sent: self.sent,

@@ -1,6 +1,7 @@
 //! What a question does to the store, at one moment, and what the answer is.
 
 use crate::lease::blocks;
+use crate::lease::file_taker::may_begin;
 use crate::lease::holder::FileRead;
 use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
@@ -189,7 +190,10 @@ impl World {
             }
             Ask::WriteSlot { seq, durable } => self.write_slot(run, *seq, *durable),
             Ask::ReadLock => {
-                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| !lock.taken_away))
+                let granting = matches!(self.runs[run].keeper, Keeper::FileTaking(..));
+                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| {
+                    !lock.taken_away && (!granting || self.store.path == Some(lock.file))
+                }))
             }
             Ask::ReadFile => {
                 let file = self.own_file(run)?;
@@ -208,6 +212,9 @@ impl World {
                 let token = self.runs[run].token?;
                 let file = self.store.path.map(|file| &self.store.files[file]);
                 Answer::Wishes(file.map(|file| file.wishes(token)).unwrap_or_default())
+            }
+            Ask::Begun(token, _) if !may_begin(self.store.tables.row.as_ref(), *token) => {
+                Answer::Ours(false)
             }
             Ask::Begun(token, old) => {
                 if let Some(old) = old {

@@ -181,6 +181,14 @@ impl World {
         self.store.path = None;
         for run in self.active.clone() {
             self.runs[run].watch.replaced.get_or_insert(self.now);
+            let known = self.store.tables.row.as_ref().is_some_and(|row| row.holder == run);
+            if self.profile.kind.is_lockfile()
+                && !known
+                && self.runs[run].watch.granted_at.is_some()
+            {
+                self.runs[run].watch.excused =
+                    Some("its grant did not come into the history, and its lock file is gone");
+            }
         }
     }
 

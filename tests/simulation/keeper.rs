@@ -114,7 +114,10 @@ impl World {
                 self.file_taker_goes_on(run, Box::new(taker), None, step);
             }
             (Keeper::FileTaking(taker, old), answer) => self.file_taking(run, taker, old, answer),
+            (Keeper::FileBegun(_), Answer::Ours(_)) => self.again(run),
             (Keeper::FileBegun(sent), answer) => {
+                let token = self.runs[run].token.expect("a token");
+                self.granted(run, token);
                 if matches!(answer, Answer::Failed) {
                     let token = self.runs[run].token;
                     self.store.spool.push((run, token, Outcome::Running));
@@ -124,7 +127,6 @@ impl World {
                 } else {
                     By::File
                 };
-                let token = self.runs[run].token.expect("a token");
                 let mut lease =
                     Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
                 lease.slot_written();
@@ -245,7 +247,6 @@ impl World {
                 self.ask(run, Role::Keeper, ask);
             }
             Err(Over::Granted { token, sent }) => {
-                self.granted(run, token);
                 self.runs[run].keeper = Keeper::FileBegun(sent);
                 self.ask(run, Role::Keeper, Ask::Begun(token, old));
             }

@@ -10,7 +10,7 @@ use super::side::{Asked, Side};
 use super::slots::{self, Slot};
 use super::wait::Waiters;
 use crate::clock::{Boot, Wall};
-use crate::lease::file_taker::{FileTaker, Found, Over, Step};
+use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
 use crate::lease::takeover::Unreleased;
 use crate::name::{RunId, Token};
@@ -98,7 +98,11 @@ impl Steps for Arc<Inner> {
                     side.write(&slot, true).map_err(broken)?;
                     taker.written()
                 }
-                Step::ReadLock => taker.lock_read(side.still_locked().map_err(broken)?),
+                Step::ReadLock => {
+                    let still = side.still_locked().map_err(broken)?
+                        && side.lock.is_at_path().map_err(broken)?;
+                    taker.lock_read(still)
+                }
                 Step::Over(Over::Granted { token, sent }) => {
                     let abandoned = old.map(|run| self.abandoned(request, &run)).transpose()?;
                     let by = if self.server_lease.is_some() {
@@ -108,8 +112,9 @@ impl Steps for Arc<Inner> {
                     };
                     let mut lease = Lease::new(token, self.timing(), by, sent);
                     lease.slot_written();
-                    return LockfileGrant::begin(self, request, side, lease, abandoned.as_ref())
-                        .map(|grant| Look::Granted(Box::new(grant)));
+                    let grant =
+                        LockfileGrant::begin(self, request, side, lease, abandoned.as_ref())?;
+                    return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
                 }
                 Step::Over(Over::Again) => return Ok(Look::Again),
                 Step::Over(Over::Until(until)) => {
@@ -188,14 +193,15 @@ struct LockfileGrant {
 }
 
 impl LockfileGrant {
-    /// The grant stands in the file; the run's begin goes into the history or the spool.
+    /// The grant stands in the file; the run's begin goes into the history or the spool. `None`: somebody else has been granted the lock,
+    /// on a file that was put in the place of ours.
     fn begin(
         inner: &Arc<Inner>,
         request: &LockRequest<'_>,
         side: Side,
         lease: Lease,
         abandoned: Option<&Abandoned>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
         let mut record = request.record.clone();
         record.token = Some(token);
@@ -209,12 +215,20 @@ impl LockfileGrant {
             holder: request.holder.clone(),
         };
         let written = inner.db().write(|tx| {
+            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), token) {
+                return Ok(false);
+            }
             if let Some(old) = abandoned {
                 rows::abandon(tx, &old.run, old.outcome, old.memory)?;
             }
             locks::grant(tx, &request.lock, &row)?;
-            rows::upsert(tx, &record)
+            rows::upsert(tx, &record)?;
+            Ok(true)
         });
+        if let Ok(false) = written {
+            return Ok(None);
+        }
+        let written = written.map(drop);
         let grant = LockfileGrant {
             inner: Arc::clone(inner),
             side,
@@ -228,7 +242,7 @@ impl LockfileGrant {
             let _ = grant.write_slot(grant.lease.seq() + 1, true, true);
             return Err(error);
         }
-        Ok(grant)
+        Ok(Some(grant))
     }
 
     fn write_slot(&self, seq: u64, released: bool, durable: bool) -> Result<(), StoreError> {
