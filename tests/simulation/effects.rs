@@ -7,7 +7,7 @@ use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
 use crate::lease::taker::{Looked, Written};
 
-use super::machine::{MS, SECOND};
+use super::machine::{MS, SECOND, Time};
 use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
 use super::store::{Block, Kind, Outcome, Slot, Store, Who, statement};
 use super::world::{Event, World, name, say};
@@ -55,6 +55,12 @@ impl World {
         self.profile.kind != Kind::Local && self.now < self.hosts[host].cut_until
     }
 
+    /// How long until what hangs is tried again.
+    pub fn hangs(&mut self, host: usize) -> Time {
+        let left = self.hosts[host].cut_until - self.now;
+        left.min(5 * SECOND) + self.chance.below(SECOND)
+    }
+
     pub fn applies(&mut self, event: Event) {
         let Event::Apply {
             run,
@@ -89,7 +95,7 @@ impl World {
         }
         if self.is_cut(place.host) && !ask.is_local() {
             if self.profile.hard_mount {
-                let delay = self.hosts[place.host].cut_until - self.now + self.chance.below(SECOND);
+                let delay = self.hangs(place.host);
                 return self.at(delay, event);
             }
             let delay = self.chance.delay(SECOND, self.profile.base_ttl * SECOND / 2);

@@ -41,7 +41,7 @@ impl World {
         if self.is_cut(place.host) && !matches!(*answer, Answer::Alive(_)) {
             // it was on its way back
             if self.profile.hard_mount {
-                let delay = self.hosts[place.host].cut_until - self.now + MS;
+                let delay = self.hangs(place.host);
                 return self.at(delay, super::world::Event::Answered(run, role, answer));
             }
             return self.comes_back(run, role, Answer::Failed);
