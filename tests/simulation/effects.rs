@@ -196,7 +196,10 @@ impl World {
             }
             Ask::WriteSlot { seq, durable } => self.write_slot(run, *seq, *durable),
             Ask::ReadLock => {
-                let granting = matches!(self.runs[run].keeper, Keeper::FileTaking(..));
+                let granting = matches!(
+                    self.runs[run].keeper,
+                    Keeper::FileTaking(..) | Keeper::FileSpooled(_)
+                );
                 Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| {
                     !lock.taken_away && (!granting || self.store.path == Some(lock.file))
                 }))

@@ -115,23 +115,18 @@ impl World {
             }
             (Keeper::FileTaking(taker, old), answer) => self.file_taking(run, taker, old, answer),
             (Keeper::FileBegun(_), Answer::Ours(_)) => self.again(run),
-            (Keeper::FileBegun(sent), answer) => {
-                let token = self.runs[run].token.expect("a token");
-                self.granted(run, token);
-                if matches!(answer, Answer::Failed) {
-                    let token = self.runs[run].token;
-                    self.store.spool.push((run, token, Outcome::Running));
-                }
-                let by = if self.profile.kind == Kind::FileLease {
-                    By::Server
-                } else {
-                    By::File
-                };
-                let mut lease =
-                    Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
-                lease.slot_written();
-                self.holds(run, lease, sent);
+            (Keeper::FileBegun(sent), Answer::Failed) => {
+                // it waits in the spool, where nobody compares it with another's
+                self.runs[run].keeper = Keeper::FileSpooled(sent);
+                self.ask(run, Role::Keeper, Ask::ReadLock);
             }
+            (Keeper::FileSpooled(sent), Answer::StillLocked(true)) => {
+                let token = self.runs[run].token;
+                self.store.spool.push((run, token, Outcome::Running));
+                self.holds_file(run, sent);
+            }
+            (Keeper::FileSpooled(_), Answer::StillLocked(false)) => self.again(run),
+            (Keeper::FileBegun(sent), _) => self.holds_file(run, sent),
             (Keeper::GivingBack, _) => self.refuse(run, Outcome::NotStarted),
             (Keeper::Refusing, Answer::Failed) => {
                 self.spool_or_tell(run, Outcome::NotStarted);
@@ -308,6 +303,19 @@ impl World {
         self.runs[run].watch.keeper_finished = true;
         self.send(run, Role::Front, Message::NotRun);
         self.kill(run, Role::Keeper);
+    }
+
+    fn holds_file(&mut self, run: usize, sent: Boot) {
+        let by = if self.profile.kind == Kind::FileLease {
+            By::Server
+        } else {
+            By::File
+        };
+        let token = self.runs[run].token.expect("a token");
+        self.granted(run, token);
+        let mut lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
+        lease.slot_written();
+        self.holds(run, lease, sent);
     }
 
     fn holds(&mut self, run: usize, lease: Lease, sent: Boot) {

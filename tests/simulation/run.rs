@@ -141,6 +141,7 @@ pub enum Keeper {
     FileTaking(Box<FileTaker<Who>>, Option<Who>),
     /// The grant stands, the history is being written.
     FileBegun(Boot),
+    FileSpooled(Boot),
     FileBeginning(Boot),
     GivingBack,
     Pausing,

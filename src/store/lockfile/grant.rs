@@ -229,6 +229,16 @@ impl LockfileGrant {
             return Ok(None);
         }
         let written = written.map(drop);
+        let path = &side.lock.path;
+        // the spool could not tell whether another was granted the lock
+        if written.is_err()
+            && !side
+                .lock
+                .is_at_path()
+                .map_err(|e| trouble::from_io(path, &e))?
+        {
+            return Ok(None);
+        }
         let grant = LockfileGrant {
             inner: Arc::clone(inner),
             side,
