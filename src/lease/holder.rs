@@ -112,13 +112,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Just granted.
-    pub fn new(token: Token, timing: Timing, by: By, sent: Boot) -> Self {
+    /// Just granted; `seq`: the number of the slot that was written with the grant.
+    pub fn new(token: Token, timing: Timing, by: By, seq: u64, sent: Boot) -> Self {
         Lease {
             token,
             timing,
             by,
-            seq: 0,
+            seq,
             sent,
             sending: sent,
         }
@@ -167,9 +167,12 @@ impl Lease {
         !matches!(self.by, By::Kernel | By::File)
     }
 
-    fn write_slot(&self) -> Step {
+    /// A number is used once: a write that gave an error may have come through, or may yet, and whoever saw it must see that there was
+    /// another one after it.
+    fn write_slot(&mut self) -> Step {
+        self.seq += 1;
         Step::WriteSlot {
-            seq: self.seq + 1,
+            seq: self.seq,
             // where nobody's life hangs on it, a sync would cost every job one each h
             durable: self.by == By::Slot,
         }
@@ -185,8 +188,7 @@ impl Lease {
     }
 
     /// After [`Step::WriteSlot`].
-    pub fn slot_written(&mut self) -> Step {
-        self.seq += 1;
+    pub fn slot_written(&self) -> Step {
         Step::ReadFile
     }
 

@@ -215,7 +215,11 @@ impl World {
             }
             Ask::RenewRow => {
                 let (owner, token) = (self.runs[run].owner.clone(), self.runs[run].token?);
-                Answer::Ours(statement::renew(&mut self.store.tables.row, &owner, token))
+                let ours = statement::renew(&mut self.store.tables.row, &owner, token);
+                if ours {
+                    self.runs[run].watch.row_renewed = self.now;
+                }
+                Answer::Ours(ours)
             }
             Ask::ReadWishes => {
                 let token = self.runs[run].token?;
@@ -254,6 +258,7 @@ impl World {
                 Answer::Done
             }
             Ask::Attempted(outcome) => {
+                self.refused(run);
                 self.store.tables.upsert(run, *outcome);
                 self.fold();
                 Answer::Done

@@ -181,13 +181,16 @@ impl World {
         self.store.path = None;
         for run in self.active.clone() {
             self.runs[run].watch.replaced.get_or_insert(self.now);
-            let known = self.store.tables.row.as_ref().is_some_and(|row| row.holder == run);
+            let known = self.store.tables.row.as_ref();
+            let unknown = known.is_none_or(|row| row.holder != run);
+            let spooled = matches!(self.runs[run].keeper, Keeper::FileSpooled(_));
             if self.profile.kind.is_lockfile()
-                && !known
-                && self.runs[run].watch.granted_at.is_some()
+                && unknown
+                && (spooled || self.runs[run].watch.granted_at.is_some())
             {
-                self.runs[run].watch.excused =
-                    Some("its grant did not come into the history, and its lock file is gone");
+                // its grant did not come into the history either
+                self.runs[run].watch.excused = true;
+                self.tokens_unknown = true;
             }
         }
     }
@@ -206,8 +209,8 @@ impl World {
         }
         for run in self.active.clone() {
             let r = &mut self.runs[run];
-            if self.profile.kind == Kind::NoReach || r.watch.replaced.is_some() {
-                r.watch.excused = Some("the database that knew it was put back from a backup");
+            if r.watch.replaced.is_some() {
+                r.watch.excused = true;
             }
         }
     }

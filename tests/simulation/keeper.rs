@@ -127,7 +127,10 @@ impl World {
             }
             (Keeper::FileSpooled(_), Answer::StillLocked(false)) => self.again(run),
             (Keeper::FileBegun(sent), _) => self.holds_file(run, sent),
-            (Keeper::GivingBack, _) => self.refuse(run, Outcome::NotStarted),
+            (Keeper::GivingBack, answer) => {
+                self.runs[run].watch.kept = matches!(answer, Answer::Failed);
+                self.refuse(run, Outcome::NotStarted);
+            }
             (Keeper::Refusing, Answer::Failed) => {
                 self.spool_or_tell(run, Outcome::NotStarted);
                 self.keeper_is_through(run);
@@ -191,7 +194,7 @@ impl World {
                 } else {
                     By::Slot
                 };
-                let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
+                let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, 0, sent);
                 self.holds(run, lease, sent);
             }
             Err(over) => self.not_yet(run, over),
@@ -313,8 +316,7 @@ impl World {
         };
         let token = self.runs[run].token.expect("a token");
         self.granted(run, token);
-        let mut lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
-        lease.slot_written();
+        let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, 1, sent);
         self.holds(run, lease, sent);
     }
 
@@ -332,7 +334,7 @@ impl World {
             if let Some(lock) = &mut self.runs[run].lock {
                 lock.guard = true;
             }
-            self.send(run, Role::Guard, Message::Start(deadline));
+            self.send(run, Role::Guard, Message::Start(deadline, lease.sent()));
         }
         let next_beat = self.clock(run) + lease.timing().heartbeat();
         self.runs[run].keeper = Keeper::Holding(Box::new(Holding {
@@ -444,6 +446,7 @@ impl World {
             .lease
             .sent()
             .map(|sent| Deadline::of(holding.lease.timing(), sent));
+        let sent = holding.lease.sent();
         let by = holding.lease.by();
         let slot_taken = holding.slot_taken;
         let end = match beat {
@@ -464,7 +467,7 @@ impl World {
         }
         if matches!(beat, Beat::Renewed | Beat::Stop) {
             self.renewed(run, by, slot_taken, deadline.is_some());
-            self.send(run, Role::Guard, Message::Renewed(deadline));
+            self.send(run, Role::Guard, Message::Renewed(deadline, sent));
         } else {
             self.runs[run].lost_file |= matches!(beat, Beat::Lost(_));
             self.tallies.lost += 1;

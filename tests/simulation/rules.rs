@@ -24,7 +24,7 @@ impl World {
         say!(self, run, "store", "granted");
         // In a lockfile store a keeper that was frozen may come by its grant too late, when another has been given the lock
         // and the token. Its guard refuses to start; what counts is what jobs see.
-        let late = self.profile.kind == Kind::FileLease;
+        let late = self.profile.kind == Kind::FileLease || self.tokens_unknown;
         if !late && self.newest.is_some_and(|newest| token <= newest) {
             self.violate(format!(
                 "token {token} is given after {}",
@@ -46,7 +46,8 @@ impl World {
     pub fn taken_over(&mut self, run: usize, old: usize) {
         let looked = self.runs[run].watch.looked;
         self.runs[old].watch.taken_over = Some(looked);
-        if self.runs[old].watch.slot_taken > looked {
+        let seen = self.runs[old].watch.slot_taken.max(self.runs[old].watch.row_renewed);
+        if seen > looked {
             self.violate(format!(
                 "run {run} takes the lock over from run {old}, which has renewed since it was looked at"
             ));
@@ -61,6 +62,13 @@ impl World {
     /// A heartbeat succeeded.
     pub fn renewed(&mut self, run: usize, by: By, slot_taken: Time, leased: bool) {
         let sending = self.runs[run].sending;
+        let watch = &self.runs[run].watch;
+        if let (true, Some(before), Some(sending)) = (watch.leased, watch.sent, sending)
+            && sending.0 >= before.0 + self.ninths(run, 40)
+        {
+            self.violate(format!("run {run} renews a lease that is as good as over"));
+            return;
+        }
         let watch = &mut self.runs[run].watch;
         if by == By::Slot {
             watch.slot_taken = slot_taken;
@@ -82,9 +90,27 @@ impl World {
         }
     }
 
+    /// The guard begins to end a job by its own deadline.
+    pub fn fenced(&mut self, run: usize) {
+        self.tallies.fenced += 1;
+        let watch = &self.runs[run].watch;
+        if watch.told.is_none_or(|sent| self.clock(run).0 < sent.0 + self.ninths(run, 40)) {
+            self.violate(format!("run {run} is ended although its lease is not over"));
+        }
+    }
+
+    /// An attempt did not get the lock, and says so.
+    pub fn refused(&mut self, run: usize) {
+        let owner = &self.runs[run].owner;
+        let has_it = self.store.tables.row.as_ref().is_some_and(|row| row.owner == *owner && !row.released);
+        if has_it && !self.profile.kind.is_lockfile() && !self.runs[run].watch.kept {
+            self.violate(format!("run {run} is refused and has the lock"));
+        }
+    }
+
     pub fn began(&mut self, run: usize) {
         let token = self.runs[run].token;
-        if token <= self.register && !self.excused_by_its_machine(run) {
+        if token <= self.register && !self.tokens_unknown && !self.excused_by_its_machine(run) {
             self.violate(format!("run {run} begins with an old token"));
         }
         self.register = self.register.max(token);
@@ -152,7 +178,7 @@ impl World {
         } else {
             (b, a)
         };
-        if self.runs[old].watch.excused.is_some()
+        if self.runs[old].watch.excused
             || self.excused_by_its_machine(old)
             || self.excused_by_a_replaced_file(old)
         {

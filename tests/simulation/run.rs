@@ -62,8 +62,8 @@ pub enum Message {
     Drained,
     TreeGone,
     // to the guard
-    Start(Option<Deadline>),
-    Renewed(Option<Deadline>),
+    Start(Option<Deadline>, Option<Boot>),
+    Renewed(Option<Deadline>, Option<Boot>),
     End(Cause),
     Recorded,
 }
@@ -258,12 +258,18 @@ pub struct Watch {
     pub leased: bool,
     /// The store took the slot of its last heartbeat that succeeded then.
     pub slot_taken: Time,
+    /// The row was renewed then.
+    pub row_renewed: Time,
+    /// What the guard was last told that its deadline counts from.
+    pub told: Option<Boot>,
+    /// Its grant could not be given back.
+    pub kept: bool,
     /// Somebody took its lapsed lease over, having first looked then.
     pub taken_over: Option<Time>,
     /// What it found when it looked: for [`Watch::taken_over`].
     pub looked: Time,
-    /// The design promises nothing about its overlaps any more, for this reason.
-    pub excused: Option<&'static str>,
+    /// The design promises nothing about its overlaps any more.
+    pub excused: bool,
     /// Nobody could record its end, and it said so.
     pub told_loss: bool,
     /// The keeper lived to its own end.

@@ -110,8 +110,7 @@ impl Steps for Arc<Inner> {
                     } else {
                         By::File
                     };
-                    let mut lease = Lease::new(token, self.timing(), by, sent);
-                    lease.slot_written();
+                    let lease = Lease::new(token, self.timing(), by, 1, sent);
                     let grant =
                         LockfileGrant::begin(self, request, side, lease, abandoned.as_ref())?;
                     return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));

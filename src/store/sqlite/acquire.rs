@@ -137,7 +137,7 @@ impl Hands<'_> {
         } else {
             By::Kernel
         };
-        let lease = Lease::new(token, self.timing(), by, sent);
+        let lease = Lease::new(token, self.timing(), by, 0, sent);
         let inner = Arc::clone(self.inner);
         Look::Granted(Box::new(SqliteGrant::new(
             inner,
