@@ -353,7 +353,10 @@ impl World {
         };
         if let Some(old) = over {
             self.store.tables.abandon(old.holder);
-            self.taken_over(run, old.holder);
+            let row = self.store.tables.row.as_ref();
+            if row.is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released) {
+                self.taken_over(run, old.holder);
+            }
         }
         let Some(file) = self.own_file(run) else {
             return Answer::Failed;

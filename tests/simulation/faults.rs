@@ -112,6 +112,8 @@ impl World {
             16 => {
                 let hours = i64::try_from(self.chance.below(11)).expect("small") - 5;
                 self.hosts[host].wall += hours * 3_600_000_000_000;
+                let shows = self.hosts[host].wall_clock(now);
+                say!(self, usize::MAX, "host", "{host}: its wall clock shows {} s", shows.0 / SECOND);
             }
             _ => {}
         }
