@@ -16,6 +16,7 @@ pub mod file;
 pub mod gate;
 mod grant;
 pub mod probe;
+pub mod queue;
 pub mod side;
 pub mod slots;
 pub mod wait;
@@ -40,6 +41,7 @@ use crate::store::{
     Request, Store, StoreError, mount, trouble, vanished,
 };
 use file::LockFile;
+use queue::Queued;
 use slots::Slot;
 use wait::Waiters;
 
@@ -213,6 +215,15 @@ impl Locks for LockfileStore {
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError> {
         attempt::attempt(&self.inner, request, until)
+    }
+
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
