@@ -121,16 +121,31 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
     use Kind::{Again, Descriptors, Interrupted, Io, Memory, NoSpace, Short};
     let [first, second, third, fourth, fifth, _] = call.arguments;
     let by_fd = |fd: u64| {
-        open_on(call.pid, fd).map_or(Target::Other, |p| of_path(p.as_os_str().as_encoded_bytes(), store))
+        open_on(call.pid, fd).map_or(Target::Other, |p| {
+            of_path(p.as_os_str().as_encoded_bytes(), store)
+        })
     };
     let by_path = |address: u64| {
         let path = string(call.pid, address);
-        if path.is_empty() { by_fd(first) } else { of_path(&path, store) }
+        if path.is_empty() {
+            by_fd(first)
+        } else {
+            of_path(&path, store)
+        }
     };
-    let both = |kinds: &[Kind]| kinds.iter().flat_map(|&k| [(k, false), (k, true)]).collect::<Vec<_>>();
+    let both = |kinds: &[Kind]| {
+        kinds
+            .iter()
+            .flat_map(|&k| [(k, false), (k, true)])
+            .collect::<Vec<_>>()
+    };
     let (name, target, mut kinds) = match call.number {
         number @ (libc::SYS_openat | OPEN) => {
-            let (path, flags) = if number == OPEN { (first, second) } else { (second, third) };
+            let (path, flags) = if number == OPEN {
+                (first, second)
+            } else {
+                (second, third)
+            };
             let target = by_path(path);
             let mut kinds = both(&[Descriptors, Io]);
             if flags & u64::from(libc::O_CREAT.cast_unsigned()) != 0 {
@@ -141,12 +156,22 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
         number @ (libc::SYS_read | libc::SYS_pread64) => {
             let target = by_fd(first);
             let kinds = match target {
-                Target::Store | Target::File => [both(&[Io]), vec![(Interrupted, false)]].concat(),
+                Target::Store | Target::File | Target::Output => {
+                    [both(&[Io]), vec![(Interrupted, false)]].concat()
+                }
                 Target::Kernel | Target::Memory => both(&[Io]),
                 Target::Pipe => vec![(Interrupted, false)],
                 Target::Other => vec![],
             };
-            (if number == libc::SYS_read { "read" } else { "pread" }, target, kinds)
+            (
+                if number == libc::SYS_read {
+                    "read"
+                } else {
+                    "pread"
+                },
+                target,
+                kinds,
+            )
         }
         number @ (libc::SYS_write | libc::SYS_pwrite64) => {
             let target = by_fd(first);
@@ -162,15 +187,41 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
             if third > 1 && !matches!(target, Target::Kernel | Target::Other) {
                 kinds.extend(both(&[Short]));
             }
-            (if number == libc::SYS_write { "write" } else { "pwrite" }, target, kinds)
+            (
+                if number == libc::SYS_write {
+                    "write"
+                } else {
+                    "pwrite"
+                },
+                target,
+                kinds,
+            )
         }
-        libc::SYS_fsync => ("fsync", by_fd(first), [both(&[Io, NoSpace]), vec![(Interrupted, false)]].concat()),
-        libc::SYS_fdatasync => ("fdatasync", by_fd(first), [both(&[Io, NoSpace]), vec![(Interrupted, false)]].concat()),
-        libc::SYS_ftruncate => ("ftruncate", by_fd(first), [both(&[Io]), vec![(Interrupted, false)]].concat()),
-        libc::SYS_fallocate => ("fallocate", by_fd(first), [both(&[NoSpace, Io]), vec![(Interrupted, false)]].concat()),
+        libc::SYS_fsync => (
+            "fsync",
+            by_fd(first),
+            [both(&[Io, NoSpace]), vec![(Interrupted, false)]].concat(),
+        ),
+        libc::SYS_fdatasync => (
+            "fdatasync",
+            by_fd(first),
+            [both(&[Io, NoSpace]), vec![(Interrupted, false)]].concat(),
+        ),
+        libc::SYS_ftruncate => (
+            "ftruncate",
+            by_fd(first),
+            [both(&[Io]), vec![(Interrupted, false)]].concat(),
+        ),
+        libc::SYS_fallocate => (
+            "fallocate",
+            by_fd(first),
+            [both(&[NoSpace, Io]), vec![(Interrupted, false)]].concat(),
+        ),
         libc::SYS_mkdirat => ("mkdir", by_path(second), both(&[NoSpace, Io])),
         MKDIR => ("mkdir", by_path(first), both(&[NoSpace, Io])),
-        libc::SYS_renameat | libc::SYS_renameat2 => ("rename", by_path(second), both(&[NoSpace, Io])),
+        libc::SYS_renameat | libc::SYS_renameat2 => {
+            ("rename", by_path(second), both(&[NoSpace, Io]))
+        }
         RENAME => ("rename", by_path(first), both(&[NoSpace, Io])),
         libc::SYS_unlinkat => ("unlink", by_path(second), both(&[Io])),
         UNLINK => ("unlink", by_path(first), both(&[Io])),
@@ -182,19 +233,35 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
         libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_readlinkat | libc::SYS_faccessat => {
             ("stat", by_path(second), both(&[Io]))
         }
-        STAT | LSTAT | READLINK | ACCESS | libc::SYS_statfs => ("stat", by_path(first), both(&[Io])),
+        STAT | LSTAT | READLINK | ACCESS | libc::SYS_statfs => {
+            ("stat", by_path(first), both(&[Io]))
+        }
         number @ (libc::SYS_fstat | libc::SYS_fstatfs | libc::SYS_getdents64) => {
             let target = by_fd(first);
             let kinds = match target {
                 Target::Store | Target::File | Target::Kernel => both(&[Io]),
                 _ => vec![],
             };
-            (if number == libc::SYS_getdents64 { "getdents" } else { "fstat" }, target, kinds)
+            (
+                if number == libc::SYS_getdents64 {
+                    "getdents"
+                } else {
+                    "fstat"
+                },
+                target,
+                kinds,
+            )
         }
-        libc::SYS_flock => ("flock", by_fd(first), [both(&[Io]), vec![(Interrupted, false)]].concat()),
+        libc::SYS_flock => (
+            "flock",
+            by_fd(first),
+            [both(&[Io]), vec![(Interrupted, false)]].concat(),
+        ),
         libc::SYS_fcntl => match i32::try_from(second).unwrap_or(-1) {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => ("dup", by_fd(first), both(&[Descriptors])),
-            libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK => ("lock", by_fd(first), both(&[Io])),
+            libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK => {
+                ("lock", by_fd(first), both(&[Io]))
+            }
             _ => ("fcntl", by_fd(first), vec![]),
         },
         libc::SYS_socketpair => ("socketpair", Target::Other, both(&[Descriptors])),
@@ -218,7 +285,9 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
             };
             ("close", target, kinds)
         }
-        libc::SYS_mmap if i32::try_from(fifth.cast_signed()).unwrap_or(-1) >= 0 && fourth & 0x20 == 0 => {
+        libc::SYS_mmap
+            if i32::try_from(fifth.cast_signed()).unwrap_or(-1) >= 0 && fourth & 0x20 == 0 =>
+        {
             ("mmap", by_fd(fifth), both(&[Memory]))
         }
         libc::SYS_execve => ("execve", Target::File, both(&[Io])),
@@ -230,7 +299,11 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
     if !of_joblock {
         kinds.clear();
     }
-    Seen { name, target, kinds }
+    Seen {
+        name,
+        target,
+        kinds,
+    }
 }
 
 /// Calls that newer architectures have only in their newer form.

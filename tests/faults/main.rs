@@ -27,7 +27,7 @@ use tracer::Role;
 /// How long the sample in `make check` takes.
 const SAMPLE: Duration = Duration::from_secs(80);
 /// How many are played side by side.
-const WORKERS: usize = 2;
+const WORKERS: usize = 4;
 
 /// A store with a history, made by joblock itself: what scenarios begin with.
 struct Templates {
@@ -43,9 +43,16 @@ impl Templates {
             play(&mut world, None, Some(&mut points));
             save(&world, &folder.path().join(format!("{kept:?}-false")));
             // the sync of the run's last record, which goes to the spool then; a lockfile is released after it
-            let syncs = points.into_iter().rev().filter(|p| p.role == Role::Keeper && p.seen.name == "fdatasync");
+            let syncs = points
+                .into_iter()
+                .rev()
+                .filter(|p| p.role == Role::Keeper && p.seen.name == "fdatasync");
             let last = syncs.into_iter().nth(usize::from(kept == Kept::Lockfile));
-            let fault = Fault { point: last.expect("a sync"), kind: Kind::Io, forever: false };
+            let fault = Fault {
+                point: last.expect("a sync"),
+                kind: Kind::Io,
+                forever: false,
+            };
             let mut world = World::new(kept, Scenario::Earlier, None);
             assert!(play(&mut world, Some(&fault), None));
             let spool = std::fs::read_dir(kept.spool(&world.store())).expect("a spool");
@@ -57,12 +64,17 @@ impl Templates {
 
     fn of(&self, kept: Kept, scenario: Scenario) -> Option<PathBuf> {
         let spooled = scenario == Scenario::Spooled;
-        (scenario != Scenario::Creation).then(|| self.folder.path().join(format!("{kept:?}-{spooled}")))
+        (scenario != Scenario::Creation)
+            .then(|| self.folder.path().join(format!("{kept:?}-{spooled}")))
     }
 }
 
 fn save(world: &World, to: &Path) {
-    let status = std::process::Command::new("cp").arg("-a").arg(world.store()).arg(to).status();
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(world.store())
+        .arg(to)
+        .status();
     assert!(status.expect("cp").success());
 }
 
@@ -71,7 +83,11 @@ fn points(kept: Kept, scenario: Scenario, template: Option<&Path>) -> Vec<Point>
     let mut points = Vec::new();
     play(&mut world, None, Some(&mut points));
     let wrong = verdict::judge(&world, None);
-    assert!(wrong.is_empty(), "{scenario:?} on {kept:?} without a fault: {wrong:#?}\n{:#?}", world.done);
+    assert!(
+        wrong.is_empty(),
+        "{scenario:?} on {kept:?} without a fault: {wrong:#?}\n{:#?}",
+        world.done
+    );
     points
 }
 
@@ -80,7 +96,11 @@ fn faults(points: &[Point]) -> Vec<Fault> {
     for point in points {
         let kills = [(Kind::KillAtEntry, false), (Kind::KillAtExit, false)];
         for (kind, forever) in kills.into_iter().chain(point.seen.kinds.iter().copied()) {
-            all.push(Fault { point: point.clone(), kind, forever });
+            all.push(Fault {
+                point: point.clone(),
+                kind,
+                forever,
+            });
         }
     }
     all
@@ -95,7 +115,11 @@ fn every_system_call_may_fail() {
         for kept in Kept::ALL {
             let points = points(kept, scenario, templates.of(kept, scenario).as_deref());
             println!("{scenario:?} on {kept:?}: {} calls", points.len());
-            work.extend(faults(&points).into_iter().map(|fault| (scenario, kept, fault)));
+            work.extend(
+                faults(&points)
+                    .into_iter()
+                    .map(|fault| (scenario, kept, fault)),
+            );
         }
     }
     work.retain(|(scenario, kept, fault)| format!("{scenario:?} {kept:?} {fault}").contains(&only));
@@ -107,14 +131,22 @@ fn every_system_call_may_fail() {
     std::thread::scope(|s| {
         for _ in 0..WORKERS {
             s.spawn(|| {
-                while let Some((scenario, kept, fault)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut world = World::new(*kept, *scenario, templates.of(*kept, *scenario).as_deref());
+                while let Some((scenario, kept, fault)) =
+                    work.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let mut world =
+                        World::new(*kept, *scenario, templates.of(*kept, *scenario).as_deref());
                     let hit = play(&mut world, Some(fault), None);
                     hits.fetch_add(usize::from(hit), Ordering::Relaxed);
                     let wrong = verdict::judge(&world, Some(fault).filter(|_| hit));
                     for what in wrong {
                         println!("{scenario:?} {kept:?} {fault}: {what}");
-                        found.lock().expect("no panic").entry(what).or_default().push(format!("{scenario:?} {kept:?} {fault}"));
+                        found
+                            .lock()
+                            .expect("no panic")
+                            .entry(what)
+                            .or_default()
+                            .push(format!("{scenario:?} {kept:?} {fault}"));
                     }
                 }
             });

@@ -41,11 +41,19 @@ impl Kept {
     }
 
     pub fn database(self, folder: &Path) -> PathBuf {
-        folder.join(if self == Kept::Lockfile { "history.db" } else { "joblock.db" })
+        folder.join(if self == Kept::Lockfile {
+            "history.db"
+        } else {
+            "joblock.db"
+        })
     }
 
     pub fn spool(self, folder: &Path) -> PathBuf {
-        folder.join(if self == Kept::Lockfile { "spool" } else { "joblock.db.spool" })
+        folder.join(if self == Kept::Lockfile {
+            "spool"
+        } else {
+            "joblock.db.spool"
+        })
     }
 }
 
@@ -151,7 +159,9 @@ impl Scenario {
         use Who::{Asker, First, Holder, Next};
         let mut steps = match self {
             Scenario::Earlier => return vec![Start(Who::Earlier), Gone(Who::Earlier)],
-            Scenario::Run | Scenario::Creation | Scenario::Spooled => vec![Start(First), Gone(First)],
+            Scenario::Run | Scenario::Creation | Scenario::Spooled => {
+                vec![Start(First), Gone(First)]
+            }
             Scenario::Takeover => vec![
                 Start(Holder),
                 Begun(Holder),
@@ -169,7 +179,14 @@ impl Scenario {
                 Gone(Holder),
             ],
             Scenario::Stopped | Scenario::Stop | Scenario::Unlocked | Scenario::Unlock => {
-                vec![Start(First), Begun(First), Start(Asker), Gone(Asker), AskAgain, Gone(First)]
+                vec![
+                    Start(First),
+                    Begun(First),
+                    Start(Asker),
+                    Gone(Asker),
+                    AskAgain,
+                    Gone(First),
+                ]
             }
         };
         steps.extend([Keep, Start(Next), Gone(Next)]);
@@ -208,9 +225,18 @@ pub struct Fault {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Point { role, number, nth, seen } = &self.point;
+        let Point {
+            role,
+            number,
+            nth,
+            seen,
+        } = &self.point;
         let then = if self.forever { " from then on" } else { "" };
-        write!(f, "{role:?} {}({number}) #{nth} on {:?}: {:?}{then}", seen.name, seen.target, self.kind)
+        write!(
+            f,
+            "{role:?} {}({number}) #{nth} on {:?}: {:?}{then}",
+            seen.name, seen.target, self.kind
+        )
     }
 }
 
@@ -274,7 +300,11 @@ impl World {
         )
         .expect("a FIFO");
         // for reading too: so it opens at once, and what is written waits for the job
-        let release = File::options().read(true).write(true).open(fifo).expect("the FIFO");
+        let release = File::options()
+            .read(true)
+            .write(true)
+            .open(fifo)
+            .expect("the FIFO");
         World {
             kept,
             scenario,
@@ -301,17 +331,24 @@ impl World {
     /// What the jobs wrote: `begin` or `end`, the command's name, token, run id.
     pub fn witness(&self) -> Vec<Vec<String>> {
         let text = fs::read_to_string(self.path().join("witness")).unwrap_or_default();
-        text.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+        text.lines()
+            .map(|line| line.split(' ').map(str::to_owned).collect())
+            .collect()
     }
 
     pub fn saw(&self, what: &str, who: Who) -> bool {
-        self.witness().iter().any(|line| line[0] == what && line[1] == who.name())
+        self.witness()
+            .iter()
+            .any(|line| line[0] == what && line[1] == who.name())
     }
 
     /// The commands, joblock itself first.
     pub fn command(&self, who: Who) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path());
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.path());
         let url = self.kept.url(&self.store());
         if matches!(who, Who::Asker | Who::Again) {
             let verb = match self.scenario {
@@ -321,31 +358,52 @@ impl World {
             command.args([verb, "--store", &url, "--reason", who.name(), "job"]);
         } else {
             let ttl = format!("{TTL}s");
-            command.args(["run", "--store", &url, "--trigger", "other", "--ttl", &ttl, "--kill-after", "2s"]);
+            command.args([
+                "run",
+                "--store",
+                &url,
+                "--trigger",
+                "other",
+                "--ttl",
+                &ttl,
+                "--kill-after",
+                "2s",
+            ]);
             command.args(["--reason", who.name()]);
             if who == Who::Next && self.kept != Kept::Local {
                 command.args(["-w", &format!("{}s", TTL + MARGIN)]);
             } else {
                 command.arg("-n");
             }
-            let wait = if self.scenario.waits(who) { "read line <\"$HERE/go\";" } else { "" };
+            let wait = if self.scenario.waits(who) {
+                "read line <\"$HERE/go\";"
+            } else {
+                ""
+            };
             let name = who.name();
             let code = if who == Who::First { 7 } else { 0 };
             let script = format!(
                 "echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
                  echo \"end {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; exit {code}"
             );
-            command.args(["job", "--", "/bin/sh", "-c", &script]).env("HERE", self.path());
+            command
+                .args(["job", "--", "/bin/sh", "-c", &script])
+                .env("HERE", self.path());
         }
         let file = |what: &str| {
-            File::create(self.path().join(format!("{}.{what}", who.name()))).expect("a file for the output")
+            File::create(self.path().join(format!("{}.{what}", who.name())))
+                .expect("a file for the output")
         };
-        command.stdin(std::process::Stdio::null()).stdout(file("out")).stderr(file("err"));
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"));
         command
     }
 
     fn text(&self, who: Who, what: &str) -> String {
-        let bytes = fs::read(self.path().join(format!("{}.{what}", who.name()))).unwrap_or_default();
+        let bytes =
+            fs::read(self.path().join(format!("{}.{what}", who.name()))).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -382,11 +440,16 @@ impl Play<'_> {
 
     /// `true`: the step is done.
     fn advance(&mut self, step: Step, tracees: &mut Tracees) -> bool {
-        let gone = |who: Who| self.command_of(who).is_none_or(|number| tracees.alive(number).is_empty());
+        let gone = |who: Who| {
+            self.command_of(who)
+                .is_none_or(|number| tracees.alive(number).is_empty())
+        };
         match step {
             Step::Start(who) => {
                 let calls = who == self.world.scenario.victim();
-                let number = tracees.start(self.world.command(who), calls).expect("joblock starts");
+                let number = tracees
+                    .start(self.world.command(who), calls)
+                    .expect("joblock starts");
                 self.commands.insert(who, (number, Instant::now()));
                 true
             }
@@ -405,9 +468,13 @@ impl Play<'_> {
             Step::AskAgain => {
                 let first = self.command_of(Who::First);
                 if first.is_some_and(|number| tracees.status(number).is_none()) {
-                    let asked = self.command_of(Who::Asker).and_then(|number| tracees.status(number));
+                    let asked = self
+                        .command_of(Who::Asker)
+                        .and_then(|number| tracees.status(number));
                     // who said that all is over must not have left it running
-                    if asked == Some(Status::Exited(0)) && self.since.elapsed() < Duration::from_secs(5) {
+                    if asked == Some(Status::Exited(0))
+                        && self.since.elapsed() < Duration::from_secs(5)
+                    {
                         return false;
                     }
                     self.steps[0] = Step::Start(Who::Again);
@@ -457,8 +524,17 @@ impl Watch for Play<'_> {
             });
             return Act::Go;
         }
-        let Some(fault) = self.fault else { return Act::Go };
-        let here = (call.role, call.number, call.nth) == (fault.point.role, fault.point.number, fault.point.nth);
+        let Some(fault) = self.fault else {
+            return Act::Go;
+        };
+        let mut here = (call.role, call.number, call.nth)
+            == (fault.point.role, fault.point.number, fault.point.nth);
+        if here && !matches!(fault.kind, Kind::KillAtEntry | Kind::KillAtExit) {
+            // who is scheduled when moves the counts: it may be another call this time
+            let seen = calls::see(call, &self.store, of_joblock);
+            here = seen.target == fault.point.seen.target
+                && seen.kinds.contains(&(fault.kind, fault.forever));
+        }
         let again = self.hit && fault.forever && call.role == fault.point.role && {
             let seen = calls::see(call, &self.store, of_joblock);
             seen.target == fault.point.seen.target && seen.kinds.contains(&(fault.kind, true))
@@ -479,9 +555,13 @@ impl Watch for Play<'_> {
 
     fn leave(&mut self, call: &Call, _result: i64) -> Act {
         match self.fault {
-            Some(Fault { point, kind: Kind::KillAtExit, .. })
-                if self.is_victim(call)
-                    && (call.role, call.number, call.nth) == (point.role, point.number, point.nth) =>
+            Some(Fault {
+                point,
+                kind: Kind::KillAtExit,
+                ..
+            }) if self.hit
+                && self.is_victim(call)
+                && (call.role, call.number, call.nth) == (point.role, point.number, point.nth) =>
             {
                 Act::Kill
             }
@@ -494,9 +574,15 @@ impl Watch for Play<'_> {
             Event::Executes if role == Role::Job && !self.jobs.contains(&pid) => {
                 // the first program of a job: no process of another command's job may be there any more
                 for (&who, &(other, _)) in &self.commands {
-                    let left = tracees.alive(other).into_iter().find(|&(pid, role)| role == Role::Job && lives(pid));
+                    let left = tracees
+                        .alive(other)
+                        .into_iter()
+                        .find(|&(pid, role)| role == Role::Job && lives(pid));
                     if let (true, Some((pid, _))) = (other != command, left) {
-                        self.world.wrong.push(format!("a second job began while pid {pid} of {}'s was alive", who.name()));
+                        self.world.wrong.push(format!(
+                            "a second job began while pid {pid} of {}'s was alive",
+                            who.name()
+                        ));
                     }
                 }
                 self.jobs.push(pid);
@@ -512,8 +598,14 @@ impl Watch for Play<'_> {
                 if self.since.elapsed() < STUCK {
                     return false;
                 }
-                let left: Vec<_> = self.commands.iter().map(|(who, (n, _))| (who.name(), tracees.alive(*n))).collect();
-                self.world.wrong.push(format!("stuck at {step:?}; there are {left:?}"));
+                let left: Vec<_> = self
+                    .commands
+                    .iter()
+                    .map(|(who, (n, _))| (who.name(), tracees.alive(*n)))
+                    .collect();
+                self.world
+                    .wrong
+                    .push(format!("stuck at {step:?}; there are {left:?}"));
                 return true;
             }
             self.steps.remove(0);
@@ -526,7 +618,9 @@ impl Watch for Play<'_> {
 /// Whether it is there and no zombie.
 fn lives(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 /// Plays the scenario on `world`. `false`: the fault's point was not reached.
@@ -549,7 +643,14 @@ pub fn play(world: &mut World, fault: Option<&Fault>, points: Option<&mut Vec<Po
     if !in_time {
         world.wrong.push("it took too long".into());
     }
-    for who in [Who::Earlier, Who::Holder, Who::First, Who::Asker, Who::Again, Who::Next] {
+    for who in [
+        Who::Earlier,
+        Who::Holder,
+        Who::First,
+        Who::Asker,
+        Who::Again,
+        Who::Next,
+    ] {
         let (stdout, stderr) = (world.text(who, "out"), world.text(who, "err"));
         if let Some(done) = world.done.get_mut(&who) {
             done.stdout = stdout;

@@ -63,6 +63,8 @@ pub enum Act {
     DoneAndFail(i32),
     /// At the entry: the call writes only so many bytes.
     Shorten(u64),
+    /// At the entry: its process stays where it is, and is asked about again when something else has happened.
+    Hold,
 }
 
 /// What happened to a process, besides its calls.
@@ -92,7 +94,8 @@ pub trait Watch {
         Act::Go
     }
     /// Something else happened. `others`: the tracees that are there.
-    fn event(&mut self, _pid: i32, _command: usize, _role: Role, _event: Event, _others: &Tracees) {}
+    fn event(&mut self, _pid: i32, _command: usize, _role: Role, _event: Event, _others: &Tracees) {
+    }
     /// Called whenever something happened, and some fifty times a second if nothing does: may start commands. `true`: enough.
     fn turn(&mut self, _tracer: &mut Tracees) -> bool {
         false
@@ -109,6 +112,8 @@ struct Task {
     executed: bool,
     /// The call that it is in, and what its exit must come to.
     inside: Option<(Call, Forced)>,
+    /// It stands at the entry of this call and may not go on yet.
+    held: Option<Call>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +157,8 @@ impl Tracees {
         let mut status = 0;
         // SAFETY: waitpid(2) and ptrace(2) on a child of this thread, which stops at its exec.
         unsafe {
-            if libc::waitpid(pid, &raw mut status, libc::__WALL) != pid || !libc::WIFSTOPPED(status) {
+            if libc::waitpid(pid, &raw mut status, libc::__WALL) != pid || !libc::WIFSTOPPED(status)
+            {
                 return Err(io::Error::other("the program did not stop at its exec"));
             }
             let options = libc::PTRACE_O_TRACESYSGOOD
@@ -175,6 +181,7 @@ impl Tracees {
             children: 0,
             executed: true,
             inside: None,
+            held: None,
         };
         self.tasks.insert(pid, task);
         self.go_on(pid, 0);
@@ -193,7 +200,10 @@ impl Tracees {
 
     /// The processes of a command that are there, threads not counted apart.
     pub fn alive(&self, command: usize) -> Vec<(i32, Role)> {
-        let groups = self.tasks.iter().filter(|(pid, task)| task.command == command && **pid == task.group);
+        let groups = self
+            .tasks
+            .iter()
+            .filter(|(pid, task)| task.command == command && **pid == task.group);
         groups.map(|(pid, task)| (*pid, task.role)).collect()
     }
 
@@ -211,7 +221,11 @@ impl Tracees {
 
     fn go_on(&self, pid: i32, signal: i32) {
         let calls = self.tasks.get(&pid).is_some_and(|t| t.calls);
-        let how = if calls { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
+        let how = if calls {
+            libc::PTRACE_SYSCALL
+        } else {
+            libc::PTRACE_CONT
+        };
         // SAFETY: a tracee that is stopped, or dead by now, which is no error here.
         unsafe {
             libc::ptrace(how, pid, 0, libc::c_long::from(signal));
@@ -219,7 +233,9 @@ impl Tracees {
     }
 
     fn adopt(&mut self, parent: i32, child: i32) {
-        let Some(from) = self.tasks.get_mut(&parent) else { return };
+        let Some(from) = self.tasks.get_mut(&parent) else {
+            return;
+        };
         let thread = fs::metadata(format!("/proc/{}/task/{child}", from.group)).is_ok();
         if !thread {
             from.children += 1;
@@ -240,6 +256,7 @@ impl Tracees {
             children: 0,
             executed: false,
             inside: None,
+            held: None,
             ..from.clone()
         };
         self.tasks.insert(child, task);
@@ -271,6 +288,7 @@ pub fn follow(watch: &mut dyn Watch, limit: Duration) -> bool {
             break false;
         }
         step(&mut tracees, watch);
+        ask_again(&mut tracees, watch);
     };
     while !tracees.is_empty() {
         for command in 0..tracees.first.len() {
@@ -381,7 +399,9 @@ fn at_call(tracees: &mut Tracees, watch: &mut dyn Watch, pid: i32) {
         libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, &raw mut info);
         info
     };
-    let Some(task) = tracees.tasks.get_mut(&pid) else { return };
+    let Some(task) = tracees.tasks.get_mut(&pid) else {
+        return;
+    };
     let act = match info.op {
         libc::PTRACE_SYSCALL_INFO_ENTRY => {
             // SAFETY: the kernel says which part of the union is filled.
@@ -399,10 +419,7 @@ fn at_call(tracees: &mut Tracees, watch: &mut dyn Watch, pid: i32) {
                 arguments: entry.args,
                 nth: *count,
             };
-            let act = watch.enter(&call);
-            let forced = force(pid, act, &call);
-            task.inside = Some((call, forced));
-            act
+            return decide(tracees, watch, call);
         }
         libc::PTRACE_SYSCALL_INFO_EXIT => {
             // SAFETY: as above.
@@ -432,10 +449,40 @@ fn at_call(tracees: &mut Tracees, watch: &mut dyn Watch, pid: i32) {
     tracees.go_on(pid, 0);
 }
 
+/// Asks what to do with a call that is about to be made, and does it.
+fn decide(tracees: &mut Tracees, watch: &mut dyn Watch, call: Call) {
+    let pid = call.pid;
+    let act = watch.enter(&call);
+    let Some(task) = tracees.tasks.get_mut(&pid) else {
+        return;
+    };
+    if act == Act::Hold {
+        task.held = Some(call);
+        return;
+    }
+    let forced = force(pid, act, &call);
+    task.inside = Some((call, forced));
+    if act == Act::Kill {
+        kill(pid, libc::SIGKILL);
+    }
+    tracees.go_on(pid, 0);
+}
+
+fn ask_again(tracees: &mut Tracees, watch: &mut dyn Watch) {
+    let held: Vec<Call> = tracees
+        .tasks
+        .values_mut()
+        .filter_map(|task| task.held.take())
+        .collect();
+    for call in held {
+        decide(tracees, watch, call);
+    }
+}
+
 /// Does what is to be done at the entry; the answer is what is left for the exit.
 fn force(pid: i32, act: Act, call: &Call) -> Forced {
     match act {
-        Act::Go => Forced::No,
+        Act::Go | Act::Hold => Forced::No,
         Act::Kill => {
             let _ = registers::skip(pid);
             Forced::No
@@ -468,10 +515,22 @@ impl Ticks {
             event.sigev_signo = libc::SIGUSR2;
             event.sigev_notify_thread_id = libc::gettid();
             let mut timer: libc::timer_t = ptr::null_mut();
-            assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), 0);
-            let each = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-            let spec = libc::itimerspec { it_interval: each, it_value: each };
-            assert_eq!(libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()), 0);
+            assert_eq!(
+                libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer),
+                0
+            );
+            let each = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 20_000_000,
+            };
+            let spec = libc::itimerspec {
+                it_interval: each,
+                it_value: each,
+            };
+            assert_eq!(
+                libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()),
+                0
+            );
             Ticks(timer)
         }
     }
@@ -498,7 +557,9 @@ pub fn memory(pid: i32, address: u64, length: usize) -> Vec<u8> {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: length,
     };
-    let Ok(address) = usize::try_from(address) else { return Vec::new() };
+    let Ok(address) = usize::try_from(address) else {
+        return Vec::new();
+    };
     let theirs = libc::iovec {
         iov_base: ptr::without_provenance_mut::<c_void>(address),
         iov_len: length,

@@ -56,7 +56,12 @@ mod machine {
     const NT_PRSTATUS: libc::c_int = 1;
     const NT_ARM_SYSTEM_CALL: libc::c_int = 0x404;
 
-    fn regset<T>(request: libc::c_uint, pid: i32, set: libc::c_int, value: &mut T) -> io::Result<()> {
+    fn regset<T>(
+        request: libc::c_uint,
+        pid: i32,
+        set: libc::c_int,
+        value: &mut T,
+    ) -> io::Result<()> {
         let mut part = libc::iovec {
             iov_base: std::ptr::from_mut(value).cast(),
             iov_len: size_of::<T>(),
