@@ -48,6 +48,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--override[Run COMMAND although the jobs file has another for JOB]' \
@@ -133,6 +134,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-n[Don'\''t wait while the lock is held (the default)]' \
@@ -196,6 +198,19 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(prune)
+_arguments "${_arguments_options[@]}" : \
+'--keep=[Keep what ended within this time \[default\: keep in the jobs file\]]:DURATION:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
+'--trust-clock[Count ages by this machine'\''s clock, even if nothing on record shows that it is right]' \
+'--dry-run[Say what would be deleted, and delete nothing]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'*::jobs -- Only these jobs \[default\: all that have a history\]:_joblock_job_names' \
 && ret=0
 ;;
 (init)
@@ -277,6 +292,7 @@ _joblock_commands() {
 'assert:Inside a job\: tell by the exit code whether the lock is still held' \
 'check:Tell a monitoring system how the jobs are' \
 'doctor:Prove that the store does what locks need' \
+'prune:Delete old attempts from the history, with their output' \
 'init:Create a store' \
 'generate:Print man pages and shell completions' \
     )
@@ -335,6 +351,11 @@ _joblock__subcmd__init_commands() {
 _joblock__subcmd__logs_commands() {
     local commands; commands=()
     _describe -t commands 'joblock logs commands' commands "$@"
+}
+(( $+functions[_joblock__subcmd__prune_commands] )) ||
+_joblock__subcmd__prune_commands() {
+    local commands; commands=()
+    _describe -t commands 'joblock prune commands' commands "$@"
 }
 (( $+functions[_joblock__subcmd__rerun_commands] )) ||
 _joblock__subcmd__rerun_commands() {

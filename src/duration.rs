@@ -177,6 +177,14 @@ pub fn window(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
+/// For how long something is kept: more than 0, perhaps for ever.
+pub fn keep(text: &str) -> Result<Span, DurationError> {
+    match text.parse()? {
+        Span::For(d) if d.is_zero() => Err(DurationError::Zero(text.to_owned())),
+        span => Ok(span),
+    }
+}
+
 /// For `--ttl`.
 pub fn ttl(text: &str) -> Result<Duration, DurationError> {
     match finite(text)? {

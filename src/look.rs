@@ -218,6 +218,7 @@ mod tests {
     use crate::clock::Boot;
     use crate::name::Token;
     use crate::output::record::tests::{holder_of, run};
+    use crate::store::pruning::{Prune, Pruned};
     use crate::store::record::{Attempted, End, Tail};
     use crate::store::{About, Attempt, Finding, History, LockRequest, Locks, Recorded, Request};
     use rstest::rstest;
@@ -293,6 +294,9 @@ mod tests {
         }
         fn tail(&self, _: &RunId) -> Result<Option<Tail>, StoreError> {
             panic!("not asked for")
+        }
+        fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
+            panic!("{NO_WRITER}")
         }
     }
 

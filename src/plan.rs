@@ -93,6 +93,8 @@ pub struct RunPlan {
     pub tags: BTreeMap<String, String>,
     /// How many bytes of output to keep; `None`: hand the streams over untouched (`--no-capture`).
     pub capture: Option<usize>,
+    /// `--keep`: how long attempts stay in the history; `None`: for ever.
+    pub keep: Option<Duration>,
     /// `-q` (-1), nothing (0), `-v` (1).
     pub verbosity: i8,
     /// Program and arguments.
@@ -176,6 +178,7 @@ pub struct Sources {
     pub trigger: Source,
     pub reason: Source,
     pub capture: Source,
+    pub keep: Source,
 }
 
 impl Sources {
@@ -198,6 +201,7 @@ impl Sources {
             leftovers: default(),
             reason: default(),
             capture: default(),
+            keep: default(),
         }
     }
 }

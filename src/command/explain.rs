@@ -155,6 +155,12 @@ fn parts(planned: &Planned) -> Vec<Part> {
             &from.ttl,
         ),
     ];
+    parts.push(part(
+        "keep",
+        plan.keep
+            .map_or_else(|| "forever".to_owned(), duration::text),
+        &from.keep,
+    ));
     if let Some(reason) = &plan.reason {
         parts.push(part("reason", reason.clone(), &from.reason));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::DeValue;
 
 use crate::cli;
-use crate::duration::Span;
+use crate::duration::{self, Span};
 use crate::guess;
 use crate::store::record::Outcome;
 
@@ -53,6 +53,10 @@ pub fn number_or_text(value: &DeValue<'_>) -> Result<String, Fault> {
 
 pub fn span(value: &DeValue<'_>) -> Result<Span, Fault> {
     Ok(number_or_text(value)?.parse()?)
+}
+
+pub fn keep(value: &DeValue<'_>) -> Result<Span, Fault> {
+    Ok(duration::keep(&number_or_text(value)?)?)
 }
 
 pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {

@@ -9,6 +9,7 @@ pub mod lockfile;
 mod mount;
 mod place;
 mod probe;
+pub mod pruning;
 pub mod record;
 pub mod spool;
 pub mod sqlite;
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 use crate::clock::{Boot, Wall};
 use crate::name::{LockName, RunId, Token};
+use pruning::{Prune, Pruned};
 use record::{Attempted, End, OutOfMemory, Query, RunRecord, Tail, Trigger, Who};
 
 /// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`.
@@ -402,6 +404,9 @@ pub trait History {
     fn jobs(&self) -> Result<Vec<String>, StoreError>;
     /// The kept output of a run.
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError>;
+    /// Deletes old attempts of a job with their output, or counts them: one slice, in one short transaction, so that
+    /// nobody's grant, heartbeat or start waits for long. See [`pruning`].
+    fn prune(&self, request: &Prune) -> Result<Pruned, StoreError>;
 }
 
 /// A store: its locks, its history, and what it says of itself.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use joblock::clock::{Boot, Wall};
 use joblock::name::{LockName, RunId, Token};
+use joblock::store::pruning::{Prune, Pruned};
 use joblock::store::record::{Attempted, End, Query, RunRecord, Tail};
 use joblock::store::{
     About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Recorded,
@@ -128,6 +129,9 @@ impl History for NoLock {
     }
     fn tail(&self, _: &RunId) -> Result<Option<Tail>, StoreError> {
         Ok(None)
+    }
+    fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
+        Ok(Pruned::default())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::clock::{Boot, Wall};
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::probe as store_probe;
+use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::spool::Spool;
 use crate::store::sqlite::db::{Db, Make};
@@ -300,6 +301,10 @@ impl History for LockfileStore {
 
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError> {
         self.inner.db().read(|conn| rows::tail(conn, run))
+    }
+
+    fn prune(&self, request: &Prune) -> Result<Pruned, StoreError> {
+        self.inner.db().prune(request)
     }
 }
 

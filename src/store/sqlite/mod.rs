@@ -18,6 +18,7 @@ mod grant;
 mod history;
 pub mod locks;
 mod path;
+pub mod prune;
 pub mod rows;
 pub mod schema;
 

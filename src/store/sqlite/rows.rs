@@ -24,7 +24,7 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
 }
 
 /// Reads a column's text with `parse`; an error names the column.
-fn parsed<T, E>(
+pub fn parsed<T, E>(
     row: &Row<'_>,
     column: &str,
     parse: impl FnOnce(&str) -> std::result::Result<T, E>,
