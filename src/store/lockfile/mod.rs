@@ -347,7 +347,7 @@ impl Inner {
                 .write(
                     &Slot {
                         released: true,
-                        seq: slot.seq + 1,
+                        seq: slot.seq.saturating_add(1),
                         at: Wall::now(),
                         ..slot
                     },
