@@ -3,10 +3,19 @@
 
 mod command_line;
 mod durations;
+mod inside;
 mod jobs_file;
+mod lock_file;
+mod messages;
 pub mod meter;
 mod names;
+mod past;
+#[path = "../../tests/common/request.rs"]
+#[allow(dead_code, reason = "a part of it is used")]
+mod request;
 mod schedules;
+mod spool_files;
+mod store_file;
 mod store_urls;
 
 use std::time::{Duration, Instant};
@@ -41,6 +50,10 @@ pub const ALL: &[Target] = &[
         (4 * MIB, 4 * KIB),
         command_line::check,
     ),
+    target("store-file", 4 * KIB, (8 * MIB, KIB), store_file::check),
+    target("lock-file", 16 * KIB, (8 * MIB, KIB), lock_file::check),
+    target("spool-files", 8 * KIB, (8 * MIB, KIB), spool_files::check),
+    target("messages", 8 * KIB, (256 * KIB, 64), messages::check),
 ];
 
 const fn target(
