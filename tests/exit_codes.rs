@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
-use common::{Store, finish};
+use common::{Kind, Store, finish};
+use rstest::rstest;
 
 /// Signals whose default is to do nothing or to stop, `signal(7)`, and the two that the C library keeps for itself,
 /// which whoever started the tests may have left ignored.
@@ -75,6 +76,19 @@ fn a_job_that_any_deadly_signal_ends_gives_128_and_the_signals_number() {
         assert_eq!(last["outcome"], "signaled", "{last}");
         assert_eq!(last["signal"], signal, "{last}");
     });
+}
+
+// shows: job-killed local, shared, lockfile
+#[rstest]
+fn a_job_that_is_killed_gives_137_leaves_nothing_behind_and_its_lock_is_free(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
+    let store = Store::new(kind);
+    let killed = "(trap '' TERM; exec sleep 1000) & kill -9 $$";
+    let done = store.sh(&["-k", "0.2"], "killed", killed).expect(137);
+    assert!(store.marked().is_empty(), "{done}");
+    store.sh(&[], "killed", "exit 0").expect(0);
+    assert_eq!(store.outcomes("killed"), ["signaled", "succeeded"]);
 }
 
 #[test]

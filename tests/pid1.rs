@@ -6,7 +6,10 @@ use std::fs;
 use std::process::Command;
 
 use common::process::Process;
-use common::{Finished, Store, finish, joblock, may_use_root, start, text, wait_for, wait_until};
+use common::{
+    Finished, Kind, Store, finish, joblock, may_use_root, start, text, wait_for, wait_until,
+};
+use rstest::rstest;
 
 const WHY: &str = "namespaces of PIDs and mounts";
 
@@ -180,13 +183,15 @@ fn as_pid_1_what_the_job_leaves_is_gone_before_joblock_ends() {
     assert_eq!(store.outcomes("left"), ["succeeded"]);
 }
 
-// shows: same-host-name local
-#[test]
-fn two_namespaces_with_the_same_pids_and_host_name_exclude_each_other() {
+// shows: same-host-name local, shared
+#[rstest]
+fn two_namespaces_with_the_same_pids_and_host_name_exclude_each_other(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
     if !may_use_root(WHY) {
         return;
     }
-    let store = Store::local();
+    let store = Store::new(kind);
     let run = start(&mut as_pid_1(
         &store,
         &["--private-store"],

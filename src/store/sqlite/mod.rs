@@ -128,7 +128,7 @@ impl Inner {
             side::look(&path, Some(row.token)).map_err(|e| trouble::from_io(&path, &e))?
         {
             if let Some(slot) = slot.filter(|s| s.token == row.token && s.owner == row.owner) {
-                observed.seq += slot.seq;
+                observed.seq = observed.seq.saturating_add(slot.seq);
                 observed.heartbeat = Some(slot.at);
             }
             observed.revoked = asked.revoke.filter(|r| r.token == row.token);

@@ -113,14 +113,7 @@ fn end(record: &RunRecord, ended: &Ended, note: Option<String>) -> End {
 fn deadline(expiry: Expiry) -> Option<Deadline> {
     match expiry {
         Expiry::Never => None,
-        Expiry::After { sent, ttl } => {
-            let timing = Timing::of(ttl);
-            Some(Deadline {
-                term: timing.term_at(sent),
-                kill: timing.kill_at(sent),
-                suicide: timing.suicide_at(sent),
-            })
-        }
+        Expiry::After { sent, ttl } => Some(Deadline::of(Timing::of(ttl), sent)),
     }
 }
 
