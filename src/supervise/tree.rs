@@ -148,10 +148,11 @@ fn names(processes: &[Stat]) -> Vec<String> {
 
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
-        if self.alive(holder) == Some(true) {
-            Cleared::Alive
-        } else {
-            self.end(holder, lock_file)
+        match (self.alive(holder), lock_file) {
+            (Some(true), _) => Cleared::Alive,
+            // Somebody has its lock, and it can't be told from here whether that is the holder itself.
+            (None, Some(_)) => Cleared::Alive,
+            _ => self.end(holder, lock_file),
         }
     }
 
@@ -246,6 +247,51 @@ pub fn locker(line: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
+    use crate::name::RunId;
+    use crate::store::Processes;
+    use crate::store::record::{Trigger, Who};
+
+    /// What can't be compared is not dead: a start that could not read its boot id once killed a live run.
+    #[test]
+    fn a_holder_that_cannot_be_told_dead_from_here_keeps_its_lock_and_its_job() {
+        let mut job = std::process::Command::new("sleep")
+            .arg("1000")
+            .env(MARK, "0123456789abcdef")
+            .spawn()
+            .expect("a job");
+        let own = process::own();
+        let holder = Holder {
+            run_id: "0123456789abcdef".parse::<RunId>().expect("a run id"),
+            job: "a".into(),
+            trigger: Trigger::Other,
+            who: Who {
+                uid: 0,
+                user: "root".into(),
+                sudo_user: None,
+                terminal: None,
+            },
+            place: Place::here(),
+            processes: Processes {
+                front: own,
+                keeper: own,
+                guard: own,
+            },
+            cgroup: None,
+            since: Wall::now(),
+        };
+        let nowhere = Place {
+            boot_id: String::new(),
+            ..Place::here()
+        };
+        let file = tempfile::tempfile().expect("a file");
+        let cleared = Tree::new(nowhere).clear(&holder, Some(file.as_fd()));
+        let lives = matches!(job.try_wait(), Ok(None));
+        let _ = job.kill();
+        let _ = job.wait();
+        assert_eq!(cleared, Cleared::Alive);
+        assert!(lives);
+    }
 
     #[test]
     fn the_process_that_took_a_lock_is_read_from_fdinfo() {

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Boot, Wall};
+use crate::lease::file_taker;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::probe as store_probe;
@@ -124,9 +125,7 @@ impl Known {
 
     /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
     fn later_row(&self) -> Option<&LockRow> {
-        self.row
-            .as_ref()
-            .filter(|row| self.slot.as_ref().is_none_or(|slot| slot.token < row.token))
+        file_taker::later(self.row.as_ref(), self.slot.as_ref().map(|slot| slot.token))
     }
 }
 
