@@ -68,8 +68,8 @@ impl Steps for Arc<Inner> {
         {
             old = Some(slot.holder.clone());
         }
-        let abandoned = match &old {
-            None => None,
+        let mut abandoned = match &old {
+            None => Vec::new(),
             // we hold its kernel lock: nobody inherited it any more, only those who closed it can be left
             Some(holder) => match request.clearing.clear(holder, None) {
                 Cleared::Alive => return Ok(Look::Leased(self.inspect(&request.lock)?, SOON)),
@@ -79,10 +79,17 @@ impl Steps for Arc<Inner> {
                         left,
                     });
                 }
-                Cleared::Gone { .. } => Some(self.abandoned(request, &holder.run_id)?),
+                Cleared::Gone { .. } => vec![self.abandoned(request, &holder.run_id)?],
             },
         };
-        LockfileGrant::write(self, request, side, &known, abandoned.as_ref())
+        // One who took the lock over wrote that into the file, and then could not write the history, or was gone: the history
+        // still waits for the end of the run before, which was ended when it was taken over.
+        if let Some(row) = known.row.as_ref().filter(|row| !row.released)
+            && abandoned.iter().all(|run| run.run != row.owner)
+        {
+            abandoned.push(self.abandoned(request, &row.owner)?);
+        }
+        LockfileGrant::write(self, request, side, &known, &abandoned)
             .map(|grant| Look::Granted(Box::new(grant)))
     }
 }
@@ -172,7 +179,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         known: &Known,
-        abandoned: Option<&Abandoned>,
+        abandoned: &[Abandoned],
     ) -> Result<Self, StoreError> {
         let token = known.token().map_or(Token(1), Token::next);
         let mut record = request.record.clone();
@@ -199,7 +206,7 @@ impl LockfileGrant {
             holder: grant.holder.clone(),
         };
         let written = inner.db().write(|tx| {
-            if let Some(old) = abandoned {
+            for old in abandoned {
                 rows::abandon(tx, &old.run, old.outcome, old.memory)?;
             }
             locks::grant(tx, &request.lock, &row)?;
