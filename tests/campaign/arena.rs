@@ -69,7 +69,10 @@ impl Arena {
                 .collect(),
             _ => vec![Host::Here(url(kind, &store))],
         };
-        let unique = folder.path().file_name().map(|n| n.to_string_lossy().replace('.', ""));
+        let unique = folder
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().replace('.', ""));
         let unique = unique.unwrap_or_default();
         Arena {
             kind,
@@ -108,7 +111,13 @@ impl Arena {
         let lock = &self.locks[attempt.lock];
         let mut command = Command::new(joblock());
         self.mark(&mut command);
-        command.args(["run", "--store", self.hosts[attempt.host].url(), "-k", "0.2"]);
+        command.args([
+            "run",
+            "--store",
+            self.hosts[attempt.host].url(),
+            "-k",
+            "0.2",
+        ]);
         if self.kind.has_leases() {
             command.args(["--ttl", &format!("{}s", TTL.as_secs())]);
         }

@@ -6,7 +6,9 @@ pub struct Random(pub u64);
 impl Random {
     /// Seeded by the variable `JOBLOCK_SEED`, if it is there, else by the clock; the seed.
     pub fn seed() -> u64 {
-        let told = std::env::var("JOBLOCK_SEED").ok().and_then(|seed| seed.parse().ok());
+        let told = std::env::var("JOBLOCK_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
         told.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             Random(now.map_or(1, |t| t.as_nanos() as u64)).next()

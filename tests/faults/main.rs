@@ -9,18 +9,22 @@
 #[path = "../common/tracer/mod.rs"]
 mod tracer;
 
+#[path = "../common/random.rs"]
+mod random;
+
 mod calls;
 mod play;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use calls::Kind;
-use play::{Fault, Kept, Point, Scenario, Who, World, play};
+use play::{Fault, Kept, Point, Scenario, World, play};
+use random::Random;
 use tempfile::TempDir;
 use tracer::Role;
 
@@ -28,6 +32,8 @@ use tracer::Role;
 const SAMPLE: Duration = Duration::from_secs(80);
 /// How many are played side by side.
 const WORKERS: usize = 4;
+/// And in a run of all: most of the time they wait for leases and heartbeats.
+const MANY: usize = 12;
 
 /// A store with a history, made by joblock itself: what scenarios begin with.
 struct Templates {
@@ -106,54 +112,150 @@ fn faults(points: &[Point]) -> Vec<Fault> {
     all
 }
 
-#[test]
-fn every_system_call_may_fail() {
-    let templates = Templates::make();
+/// One thing to play.
+struct Case {
+    scenario: Scenario,
+    kept: Kept,
+    fault: Fault,
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {}", self.scenario, self.kept, self.fault)
+    }
+}
+
+impl Case {
+    /// What a sample must have one of at least.
+    fn stratum(&self) -> impl Ord + use<> {
+        (
+            self.scenario,
+            self.kept,
+            self.fault.point.role,
+            self.fault.kind,
+            self.fault.forever,
+        )
+    }
+}
+
+/// Every fault of every scenario on every store; the number of system calls that they are in.
+fn cases(templates: &Templates) -> (Vec<Case>, usize) {
+    let mut cases = Vec::new();
+    let mut calls = 0;
     let only = std::env::var("JOBLOCK_ONLY").unwrap_or_default();
-    let mut work = Vec::new();
     for scenario in Scenario::ALL {
         for kept in Kept::ALL {
             let points = points(kept, scenario, templates.of(kept, scenario).as_deref());
-            println!("{scenario:?} on {kept:?}: {} calls", points.len());
-            work.extend(
-                faults(&points)
-                    .into_iter()
-                    .map(|fault| (scenario, kept, fault)),
-            );
+            calls += points.len();
+            cases.extend(faults(&points).into_iter().map(|fault| Case {
+                scenario,
+                kept,
+                fault,
+            }));
         }
     }
-    work.retain(|(scenario, kept, fault)| format!("{scenario:?} {kept:?} {fault}").contains(&only));
-    println!("{} faults", work.len());
+    cases.retain(|case| case.to_string().contains(&only));
+    (cases, calls)
+}
+
+/// Puts one of each stratum first, then a second of each, and so on, each in an order of chance.
+fn in_rounds(mut cases: Vec<Case>, random: &mut Random) -> Vec<Case> {
+    random.shuffle(&mut cases);
+    let mut seen = BTreeMap::new();
+    let mut rounds: Vec<(usize, Case)> = Vec::new();
+    for case in cases {
+        let count = seen.entry(case.stratum()).or_insert(0);
+        rounds.push((*count, case));
+        *count += 1;
+    }
+    rounds.sort_by_key(|(round, _)| *round);
+    rounds.into_iter().map(|(_, case)| case).collect()
+}
+
+/// What came of playing.
+#[derive(Default)]
+struct Tally {
+    played: BTreeMap<&'static str, usize>,
+    missed: usize,
+    /// A sort of violation, and the cases where it was seen.
+    wrong: BTreeMap<String, Vec<String>>,
+}
+
+fn play_all(
+    cases: &[Case],
+    templates: &Templates,
+    limit: Option<Duration>,
+    workers: usize,
+) -> Tally {
     let next = AtomicUsize::new(0);
-    let found = Mutex::new(BTreeMap::<String, Vec<String>>::new());
+    let tally = Mutex::new(Tally::default());
     let begun = Instant::now();
-    let hits = AtomicUsize::new(0);
     std::thread::scope(|s| {
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             s.spawn(|| {
-                while let Some((scenario, kept, fault)) =
-                    work.get(next.fetch_add(1, Ordering::Relaxed))
+                while limit.is_none_or(|limit| begun.elapsed() < limit)
+                    && let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed))
                 {
+                    let Case {
+                        scenario,
+                        kept,
+                        fault,
+                    } = case;
                     let mut world =
                         World::new(*kept, *scenario, templates.of(*kept, *scenario).as_deref());
                     let hit = play(&mut world, Some(fault), None);
-                    hits.fetch_add(usize::from(hit), Ordering::Relaxed);
                     let wrong = verdict::judge(&world, Some(fault).filter(|_| hit));
+                    let mut tally = tally.lock().expect("no panic");
+                    if hit {
+                        *tally.played.entry(fault.kind.name()).or_default() += 1;
+                    } else {
+                        tally.missed += 1;
+                    }
                     for what in wrong {
-                        println!("{scenario:?} {kept:?} {fault}: {what}");
-                        found
-                            .lock()
-                            .expect("no panic")
-                            .entry(what)
-                            .or_default()
-                            .push(format!("{scenario:?} {kept:?} {fault}"));
+                        println!("WRONG: {case}: {what}");
+                        tally.wrong.entry(what).or_default().push(case.to_string());
                     }
                 }
             });
         }
     });
-    println!("{hits:?} {:?}", begun.elapsed());
-    let found = found.into_inner().expect("no panic");
-    assert!(found.is_empty(), "{} sorts of violations", found.len());
-    let _ = (SAMPLE, Who::First);
+    tally.into_inner().expect("no panic")
+}
+
+#[test]
+fn every_system_call_may_fail() {
+    let templates = Templates::make();
+    let seed = Random::seed();
+    let (cases, calls) = cases(&templates);
+    let all = cases.len();
+    let cases = in_rounds(cases, &mut Random(seed));
+    let (limit, workers) = match std::env::var("JOBLOCK_FAULTS").as_deref() {
+        Ok("all") => (None, MANY),
+        Ok(seconds) => (
+            Some(Duration::from_secs(seconds.parse().expect("seconds"))),
+            WORKERS,
+        ),
+        Err(_) => (Some(SAMPLE), WORKERS),
+    };
+    let strata: BTreeSet<_> = cases.iter().map(Case::stratum).collect();
+    let begun = Instant::now();
+    let tally = play_all(&cases, &templates, limit, workers);
+    let played: usize = tally.played.values().sum();
+    println!(
+        "{played} faults of {all} ({} strata; {calls} calls), {} not reached, seed {seed}, in {:?}",
+        strata.len(),
+        tally.missed,
+        begun.elapsed()
+    );
+    for (what, count) in &tally.played {
+        println!("{count:7} {what}");
+    }
+    for (what, cases) in &tally.wrong {
+        println!("{:5} times: {what}; such as {}", cases.len(), cases[0]);
+    }
+    assert!(
+        tally.wrong.is_empty(),
+        "JOBLOCK_SEED={seed}: {} sorts of violations, see above",
+        tally.wrong.len()
+    );
 }

@@ -17,8 +17,15 @@ use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow};
 pub const TTL: u64 = 2;
 /// Over the TTL: how long the next start on a store with a lease may wait.
 const MARGIN: u64 = 15;
+/// How long a request may take before the operator insists: many heartbeats.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long one step may take before it counts as stuck: longer than any of joblock's own limits.
 const STUCK: Duration = Duration::from_secs(100);
+
+/// Leaves a process in a session of its own that has none of the descriptors any more.
+const LEAVES: &str = r#"setsid bash -c 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval "exec $fd>&-"; done
+    exec </dev/null >/dev/null 2>&1; touch "$HERE/left"; exec sleep 1000' &
+    until [ -e "$HERE/left" ]; do sleep 0.01; done;"#;
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,14 +139,17 @@ enum Step {
     Start(Who),
     /// Waits until its job runs, or it is gone.
     Begun(Who),
-    /// SIGKILL to all of it.
-    KillAll(Who),
+    /// SIGKILL to joblock's own processes. What they leave is a process that has closed all that it inherited.
+    KillOwn(Who),
+    /// Waits until joblock's own processes and the job's first one are gone.
+    OwnGone(Who),
     /// Lets jobs that wait end.
     Release,
     /// Waits until all its processes are gone.
     Gone(Who),
-    /// `stop` or `unlock` again, if the run is still there.
-    AskAgain,
+    /// If the run is still there: the same request again where the fault was in the first; else what an operator does at
+    /// last, SIGTERM to front.
+    Insist,
     /// Keeps a copy of the store as it is.
     Keep,
 }
@@ -155,7 +165,7 @@ impl Scenario {
     }
 
     fn steps(self) -> Vec<Step> {
-        use Step::{AskAgain, Begun, Gone, Keep, KillAll, Release, Start};
+        use Step::{Begun, Gone, Insist, Keep, KillOwn, OwnGone, Release, Start};
         use Who::{Asker, First, Holder, Next};
         let mut steps = match self {
             Scenario::Earlier => return vec![Start(Who::Earlier), Gone(Who::Earlier)],
@@ -165,8 +175,8 @@ impl Scenario {
             Scenario::Takeover => vec![
                 Start(Holder),
                 Begun(Holder),
-                KillAll(Holder),
-                Gone(Holder),
+                KillOwn(Holder),
+                OwnGone(Holder),
                 Start(First),
                 Gone(First),
             ],
@@ -183,8 +193,8 @@ impl Scenario {
                     Start(First),
                     Begun(First),
                     Start(Asker),
+                    Insist,
                     Gone(Asker),
-                    AskAgain,
                     Gone(First),
                 ]
             }
@@ -257,6 +267,8 @@ pub struct World {
     release: File,
     /// How each command ended.
     pub done: HashMap<Who, Done>,
+    /// Front was sent SIGTERM, as the request led to nothing.
+    pub insisted: bool,
     /// What must never be, seen while it happened.
     pub wrong: Vec<String>,
 }
@@ -276,7 +288,8 @@ fn copy(from: &Path, to: &Path) {
         if entry.file_type().expect("its type").is_dir() {
             copy(&entry.path(), &to);
         } else {
-            fs::copy(entry.path(), to).expect("a copy");
+            // not fs::copy, whose one system call the tracer's ticks may interrupt
+            fs::write(to, fs::read(entry.path()).expect("a file")).expect("a copy");
         }
     }
 }
@@ -311,6 +324,7 @@ impl World {
             folder,
             release,
             done: HashMap::new(),
+            insisted: false,
             wrong: Vec::new(),
         }
     }
@@ -356,6 +370,9 @@ impl World {
                 _ => "unlock",
             };
             command.args([verb, "--store", &url, "--reason", who.name(), "job"]);
+            if self.scenario == Scenario::Unlocked {
+                command.arg("--kill");
+            }
         } else {
             let ttl = format!("{TTL}s");
             command.args([
@@ -382,8 +399,13 @@ impl World {
             };
             let name = who.name();
             let code = if who == Who::First { 7 } else { 0 };
+            let (before, wait) = if wait == LEAVES {
+                (wait, "read line <\"$HERE/go\";")
+            } else {
+                ("", wait)
+            };
             let script = format!(
-                "echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
+                "{before} echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
                  echo \"end {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; exit {code}"
             );
             command
@@ -454,32 +476,44 @@ impl Play<'_> {
                 true
             }
             Step::Begun(who) => self.world.saw("begin", who) || gone(who),
-            Step::KillAll(who) => {
+            Step::KillOwn(who) => {
                 if let Some(number) = self.command_of(who) {
-                    tracees.kill(number);
+                    let own = tracees
+                        .alive(number)
+                        .into_iter()
+                        .filter(|(_, role)| *role != Role::Job);
+                    own.for_each(|(pid, _)| signal(pid, libc::SIGKILL));
                 }
                 true
             }
+            Step::OwnGone(who) => self.command_of(who).is_none_or(|number| {
+                let left = tracees.alive(number);
+                left.iter().all(|(_, role)| *role == Role::Job) && left.len() <= 1
+            }),
             Step::Release => {
                 self.world.release();
                 true
             }
             Step::Gone(who) => gone(who),
-            Step::AskAgain => {
-                let first = self.command_of(Who::First);
-                if first.is_some_and(|number| tracees.status(number).is_none()) {
-                    let asked = self
-                        .command_of(Who::Asker)
-                        .and_then(|number| tracees.status(number));
-                    // who said that all is over must not have left it running
-                    if asked == Some(Status::Exited(0))
-                        && self.since.elapsed() < Duration::from_secs(5)
-                    {
-                        return false;
-                    }
-                    self.steps[0] = Step::Start(Who::Again);
-                    self.steps.insert(1, Step::Gone(Who::Again));
-                    return self.advance(Step::Start(Who::Again), tracees);
+            Step::Insist => {
+                let first = self.command_of(Who::First).expect("it was started");
+                if tracees.alive(first).is_empty() {
+                    return true;
+                }
+                let asked = self
+                    .command_of(Who::Asker)
+                    .and_then(|number| tracees.status(number));
+                if asked.is_none_or(|status| status == Status::Exited(0))
+                    && self.since.elapsed() < PATIENCE
+                {
+                    return false;
+                }
+                if self.world.scenario.victim() == Who::Asker {
+                    self.steps
+                        .splice(1..1, [Step::Start(Who::Again), Step::Gone(Who::Again)]);
+                } else {
+                    self.world.insisted = true;
+                    signal(tracees.pid(first), libc::SIGTERM);
                 }
                 true
             }
@@ -612,6 +646,13 @@ impl Watch for Play<'_> {
             self.since = Instant::now();
         }
         true
+    }
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) on a tracee of ours, which is not reaped yet.
+    unsafe {
+        libc::kill(pid, signal);
     }
 }
 

@@ -289,7 +289,12 @@ impl Judge<'_> {
         for id in ids {
             for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
                 let cgroup = Path::new(root).join(format!("joblock-{id}"));
-                self.expect(!cgroup.exists(), || {
+                // an empty one that the guard could not remove is in nobody's way
+                let refused = self.failed(Role::Guard)
+                    && self
+                        .fault
+                        .is_some_and(|f| f.point.seen.target == Target::Kernel);
+                self.expect(refused || !cgroup.exists(), || {
                     format!("a cgroup is left: {}", cgroup.display())
                 });
             }
@@ -352,7 +357,7 @@ impl Judge<'_> {
                         )
                     },
                 );
-                if first.status == Status::Exited(137) {
+                if first.status == Status::Exited(137) && self.killed(Role::Guard) {
                     self.expect(first.stderr.contains("joblock: "), || {
                         "137 without a word".into()
                     });
@@ -362,6 +367,15 @@ impl Judge<'_> {
                 "the job was cut off; joblock ended with {:?}, stderr {:?}",
                 first.status, first.stderr
             )),
+            // the job's own process, before it executed the program
+            (false, _) if self.killed(Role::Starting) => {
+                self.expect(first.status == Status::Exited(137), || {
+                    format!(
+                        "the job was killed, and joblock ended with {:?}",
+                        first.status
+                    )
+                });
+            }
             (false, _) if without_guard => self.code_with_a_word(&first, &[125, 126, 137]),
             (false, _)
                 if self.failed(Role::Keeper)
@@ -404,9 +418,19 @@ impl Judge<'_> {
         };
         let stopped = matches!(self.world.scenario, Scenario::Stopped | Scenario::Stop);
         let in_asker = matches!(self.world.scenario, Scenario::Stop | Scenario::Unlock);
-        let code = if stopped { 143 } else { 79 };
+        let code = if stopped || self.world.insisted {
+            143
+        } else {
+            79
+        };
         self.expect(!self.world.saw("end", Who::First), || {
             "the job ran to its end".into()
+        });
+        let may_insist = self
+            .fault
+            .is_some_and(|f| f.point.role == Role::Keeper || f.point.role == Role::Front);
+        self.expect(may_insist || !self.world.insisted, || {
+            "the run did not do what it was asked to".into()
         });
         if in_asker {
             let right = first.status == Status::Exited(code);
@@ -430,7 +454,7 @@ impl Judge<'_> {
                     first.status, first.stderr
                 )
             });
-            if first.status != Status::Exited(143) {
+            if first.status != Status::Exited(143) && !self.killed(Role::Starting) {
                 self.expect(first.stderr.contains("joblock: "), || {
                     format!("{:?} without a word", first.status)
                 });

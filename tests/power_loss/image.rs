@@ -39,8 +39,13 @@ pub struct Image(pub BTreeMap<String, Option<Vec<u8>>>);
 /// The folder or file that an operation belongs to, in which it is durable.
 fn inode_of(op: &Op) -> Option<Inode> {
     match op {
-        Op::Make { folder, .. } | Op::Rename { folder, .. } | Op::Remove { folder, .. } => Some(*folder),
-        Op::Write { inode, .. } | Op::Length { inode, .. } | Op::AtLeast { inode, .. } | Op::Sync { inode } => Some(*inode),
+        Op::Make { folder, .. } | Op::Rename { folder, .. } | Op::Remove { folder, .. } => {
+            Some(*folder)
+        }
+        Op::Write { inode, .. }
+        | Op::Length { inode, .. }
+        | Op::AtLeast { inode, .. }
+        | Op::Sync { inode } => Some(*inode),
         Op::Began(_) | Op::Reported(..) => None,
     }
 }
@@ -57,14 +62,24 @@ fn durable(log: &[Op]) -> Vec<bool> {
             synced.insert(*inode, at);
         }
     }
-    let is = |(at, op)| inode_of(op).and_then(|inode| synced.get(&inode)).is_some_and(|&until| at < until);
+    let is = |(at, op)| {
+        inode_of(op)
+            .and_then(|inode| synced.get(&inode))
+            .is_some_and(|&until| at < until)
+    };
     log.iter().enumerate().map(is).collect()
 }
 
 /// The disk after a crash at the end of `log`. `syncs_lie`: nothing was made durable by a sync.
 pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
-    let durable = if syncs_lie { vec![false; log.len()] } else { durable(log) };
-    let newest = (0..log.len()).rfind(|&at| !durable[at] && !matches!(log[at], Op::Sync { .. } | Op::Began(_) | Op::Reported(..)));
+    let durable = if syncs_lie {
+        vec![false; log.len()]
+    } else {
+        durable(log)
+    };
+    let newest = (0..log.len()).rfind(|&at| {
+        !durable[at] && !matches!(log[at], Op::Sync { .. } | Op::Began(_) | Op::Reported(..))
+    });
     let mut random = match survives {
         Survives::Some(seed, _) => Random(seed),
         _ => Random(0),
@@ -88,7 +103,12 @@ pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
             Survives::Some(..) => part && random.below(10) < chance,
         };
         match op {
-            Op::Make { folder, name, inode, is_folder } => {
+            Op::Make {
+                folder,
+                name,
+                inode,
+                is_folder,
+            } => {
                 names.insert((*folder, name.clone()), *inode);
                 if *is_folder {
                     folders.entry(*inode).or_default();
@@ -96,7 +116,11 @@ pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
                     files.entry(*inode).or_default();
                 }
                 if lasts(true) {
-                    folders.entry(*folder).or_default().0.insert(name.clone(), *inode);
+                    folders
+                        .entry(*folder)
+                        .or_default()
+                        .0
+                        .insert(name.clone(), *inode);
                 }
             }
             Op::Rename { folder, from, to } => {
@@ -118,7 +142,10 @@ pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
             }
             Op::Length { inode, length } => {
                 if lasts(true) {
-                    files.entry(*inode).or_default().resize(usize::try_from(*length).expect("a length"), 0);
+                    files
+                        .entry(*inode)
+                        .or_default()
+                        .resize(usize::try_from(*length).expect("a length"), 0);
                 }
             }
             Op::AtLeast { inode, length } => {
@@ -128,13 +155,23 @@ pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
                     file.resize(length, 0);
                 }
             }
-            Op::Write { inode, offset, data } => {
-                let sector = if let Survives::Some(_, sector) = survives { sector } else { 1 << 30 };
+            Op::Write {
+                inode,
+                offset,
+                data,
+            } => {
+                let sector = if let Survives::Some(_, sector) = survives {
+                    sector
+                } else {
+                    1 << 30
+                };
                 let file = files.entry(*inode).or_default();
                 let mut begin = 0;
                 while begin < data.len() {
                     let at = offset + begin as u64;
-                    let end = usize::try_from((at / sector + 1) * sector - offset).expect("a length").min(data.len());
+                    let end = usize::try_from((at / sector + 1) * sector - offset)
+                        .expect("a length")
+                        .min(data.len());
                     if lasts(true) {
                         let to = usize::try_from(at).expect("a length");
                         let until = to + end - begin;

@@ -1,5 +1,6 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -94,8 +95,18 @@ impl Steps for Arc<Inner> {
                     }
                 },
                 Step::Write(token) => {
-                    let abandoned = old.map(|run| self.abandoned(request, &run)).transpose()?;
-                    return LockfileGrant::write(self, request, side, token, abandoned.as_ref())
+                    // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
+                    // the history still waits for the end of the run before, which was ended when it was taken over.
+                    let unended = known.row.as_ref().filter(|row| !row.released);
+                    let runs: BTreeSet<_> = old
+                        .into_iter()
+                        .chain(unended.map(|row| row.owner.clone()))
+                        .collect();
+                    let abandoned: Vec<_> = runs
+                        .iter()
+                        .map(|run| self.abandoned(request, run))
+                        .collect::<Result<_, _>>()?;
+                    return LockfileGrant::write(self, request, side, token, &abandoned)
                         .map(|grant| Look::Granted(Box::new(grant)));
                 }
                 Step::Over(Over::Until(until)) => {
@@ -165,7 +176,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         token: Token,
-        abandoned: Option<&Abandoned>,
+        abandoned: &[Abandoned],
     ) -> Result<Self, StoreError> {
         let mut record = request.record.clone();
         record.token = Some(token);
@@ -195,7 +206,7 @@ impl LockfileGrant {
             holder: grant.holder.clone(),
         };
         let written = inner.db().write(|tx| {
-            if let Some(old) = abandoned {
+            for old in abandoned {
                 rows::abandon(tx, &old.run, old.outcome, old.memory)?;
             }
             locks::grant(tx, &request.lock, &row)?;

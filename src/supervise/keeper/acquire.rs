@@ -233,6 +233,8 @@ impl Keeper<'_> {
             process::ancestors(front).any(|above| above.id == holder.processes.guard)
         } else {
             process::environment_value(front, tree::MARK)
+                .ok()
+                .flatten()
                 .is_some_and(|id| id == holder.run_id.as_str())
         };
         inside.then(|| Refusal {

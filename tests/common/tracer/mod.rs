@@ -157,8 +157,13 @@ impl Tracees {
         let mut status = 0;
         // SAFETY: waitpid(2) and ptrace(2) on a child of this thread, which stops at its exec.
         unsafe {
-            if libc::waitpid(pid, &raw mut status, libc::__WALL) != pid || !libc::WIFSTOPPED(status)
-            {
+            while libc::waitpid(pid, &raw mut status, libc::__WALL) == -1 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            if !libc::WIFSTOPPED(status) {
                 return Err(io::Error::other("the program did not stop at its exec"));
             }
             let options = libc::PTRACE_O_TRACESYSGOOD
