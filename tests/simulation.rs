@@ -300,7 +300,10 @@ fn planted(
         if times == 1 {
             *text = text.replace(from, to);
         } else {
-            unfit.push(format!("{}: stands {times} times in {file}: {from}", bug.name));
+            unfit.push(format!(
+                "{}: stands {times} times in {file}: {from}",
+                bug.name
+            ));
         }
     }
     sources

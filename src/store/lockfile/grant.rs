@@ -1,5 +1,6 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -104,15 +105,24 @@ impl Steps for Arc<Inner> {
                     taker.lock_read(still)
                 }
                 Step::Over(Over::Granted { token, sent }) => {
-                    let abandoned = old.map(|run| self.abandoned(request, &run)).transpose()?;
+                    // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
+                    // the history still waits for the end of the run before, which was ended when it was taken over.
+                    let unended = known.row.as_ref().filter(|row| !row.released);
+                    let runs: BTreeSet<_> = old
+                        .into_iter()
+                        .chain(unended.map(|row| row.owner.clone()))
+                        .collect();
+                    let abandoned: Vec<_> = runs
+                        .iter()
+                        .map(|run| self.abandoned(request, run))
+                        .collect::<Result<_, _>>()?;
                     let by = if self.server_lease.is_some() {
                         By::Server
                     } else {
                         By::File
                     };
                     let lease = Lease::new(token, self.timing(), by, 1, sent);
-                    let grant =
-                        LockfileGrant::begin(self, request, side, lease, abandoned.as_ref())?;
+                    let grant = LockfileGrant::begin(self, request, side, lease, &abandoned)?;
                     return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
                 }
                 Step::Over(Over::Again) => return Ok(Look::Again),
@@ -199,7 +209,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         lease: Lease,
-        abandoned: Option<&Abandoned>,
+        abandoned: &[Abandoned],
     ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
         let mut record = request.record.clone();
@@ -217,7 +227,7 @@ impl LockfileGrant {
             if !may_begin(locks::get(tx, &request.lock)?.as_ref(), token) {
                 return Ok(false);
             }
-            if let Some(old) = abandoned {
+            for old in abandoned {
                 rows::abandon(tx, &old.run, old.outcome, old.memory)?;
             }
             locks::grant(tx, &request.lock, &row)?;

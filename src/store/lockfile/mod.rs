@@ -16,6 +16,7 @@ pub mod file;
 pub mod gate;
 mod grant;
 pub mod probe;
+pub mod queue;
 pub mod side;
 pub mod slots;
 pub mod wait;
@@ -30,6 +31,7 @@ use crate::lease::file_taker;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::probe as store_probe;
+use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::spool::Spool;
 use crate::store::sqlite::db::{Db, Make};
@@ -40,6 +42,7 @@ use crate::store::{
     Request, Store, StoreError, mount, trouble, vanished,
 };
 use file::LockFile;
+use queue::Queued;
 use slots::Slot;
 use wait::Waiters;
 
@@ -213,6 +216,15 @@ impl Locks for LockfileStore {
         attempt::attempt(&self.inner, request, until)
     }
 
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
         self.inner.inspect(lock)
     }
@@ -300,6 +312,10 @@ impl History for LockfileStore {
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError> {
         self.inner.db().read(|conn| rows::tail(conn, run))
     }
+
+    fn prune(&self, request: &Prune) -> Result<Pruned, StoreError> {
+        self.inner.db().prune(request)
+    }
 }
 
 impl Inner {
@@ -341,7 +357,7 @@ impl Inner {
                 .write(
                     &Slot {
                         released: true,
-                        seq: slot.seq + 1,
+                        seq: slot.seq.saturating_add(1),
                         at: Wall::now(),
                         ..slot
                     },

@@ -172,6 +172,10 @@ impl Hands<'_> {
             if let (Some(old), Some((outcome, memory))) = (over, abandoned) {
                 rows::abandon(tx, &old.owner, outcome, memory)?;
             }
+            // an old database may have another, which nobody will end any more
+            if let Some(old) = row.filter(|row| !row.released) {
+                rows::abandon(tx, &old.owner, Outcome::Abandoned, OutOfMemory::Unknown)?;
+            }
             let grant = LockRow {
                 token,
                 owner: request.holder.run_id.clone(),

@@ -51,11 +51,9 @@ impl SqliteGrant {
             record,
             lease,
         };
-        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database. In
-        // a shared store this waits for the first heartbeat, as it would have to be durable to count.
-        if grant.lease.by() == By::Kernel {
-            let _ = grant.side.write(&grant.slot(0, Boot::now()), false);
-        }
+        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database.
+        // No heartbeat: it is not durable, and nobody's life hangs on it.
+        let _ = grant.side.write(&grant.slot(0, Boot::now()), false);
         grant
     }
 
