@@ -242,3 +242,166 @@ impl Lease {
         Step::Over(beat)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::time::Duration;
+
+    const AT: Boot = Boot(1_000_000_000_000);
+
+    fn at(secs: u64) -> Boot {
+        AT + Duration::from_secs(secs)
+    }
+
+    fn lease(by: By) -> Lease {
+        Lease::new(Token(7), Timing::of(Timing::DEFAULT), by, 0, AT)
+    }
+
+    fn read(at_path: bool) -> FileRead {
+        FileRead {
+            still_locked: true,
+            wishes: Wishes::default(),
+            at_path,
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_writes_and_then_reads_and_counts_from_before_both() {
+        let mut lease = lease(By::Slot);
+        let step = Step::WriteSlot {
+            seq: 1,
+            durable: true,
+        };
+        assert_eq!(lease.beat(at(5)), step);
+        assert_eq!(lease.slot_written(), Step::ReadFile);
+        assert_eq!(lease.sent(), Some(AT), "not yet");
+        assert_eq!(lease.file_read(read(true)), Step::Over(Beat::Renewed));
+        assert_eq!(lease.sent(), Some(at(5)));
+    }
+
+    #[test]
+    fn a_number_is_used_once() {
+        let mut lease = lease(By::Slot);
+        let number = |step| match step {
+            Step::WriteSlot { seq, .. } => seq,
+            other => panic!("{other:?}"),
+        };
+        // the first write gives an error, and nobody knows whether it came through
+        assert_eq!(number(lease.beat(at(5))), 1);
+        assert_eq!(number(lease.beat(at(8))), 2);
+        assert_eq!(lease.seq(), 2);
+    }
+
+    #[rstest]
+    #[case(By::Kernel, true)]
+    #[case(By::File, true)]
+    #[case(By::Slot, false)]
+    #[case(By::Row, false)]
+    #[case(By::Server, false)]
+    fn a_lease_lapses_where_there_is_one(#[case] by: By, #[case] goes_on: bool) {
+        let mut lease = lease(by);
+        assert_eq!(lease.sent().is_none(), goes_on);
+        let lapsed = Step::Over(Beat::Lost(Loss::Lapsed));
+        assert_eq!(lease.beat(at(20)) != lapsed, goes_on);
+    }
+
+    #[test]
+    fn without_its_lock_file_it_goes_on_in_the_row_if_that_is_in_time() {
+        for (by, begun, next) in [
+            (By::Slot, 5, Step::RenewRow),
+            (By::Kernel, 5, Step::RenewRow),
+            (By::Kernel, 20, Step::Over(Beat::Lost(Loss::Lapsed))),
+            (By::File, 5, Step::Over(Beat::Lost(Loss::Replaced))),
+            (By::Server, 5, Step::Over(Beat::Lost(Loss::Replaced))),
+        ] {
+            let mut lease = lease(by);
+            lease.beat(at(begun));
+            assert_eq!(lease.file_read(read(false)), next, "{by:?}");
+        }
+        let mut lease = lease(By::Kernel);
+        lease.beat(at(5));
+        lease.file_read(read(false));
+        assert_eq!(lease.by(), By::Row);
+        assert_eq!(lease.row_renewed(true), Step::ReadWishes);
+        assert_eq!(
+            lease.wishes_read(Wishes::default()),
+            Step::Over(Beat::Renewed)
+        );
+        assert_eq!(lease.sent(), Some(at(5)), "a lease from now on");
+        assert_eq!(lease.beat(at(10)), Step::RenewRow);
+        assert_eq!(
+            lease.row_renewed(false),
+            Step::Over(Beat::Lost(Loss::TakenOver))
+        );
+    }
+
+    #[test]
+    fn what_others_want_is_heard_and_only_a_stop_renews() {
+        let token = Some(Token(7));
+        for (wishes, beat, renews) in [
+            (
+                Wishes {
+                    stop: token,
+                    ..Wishes::default()
+                },
+                Beat::Stop,
+                true,
+            ),
+            (
+                Wishes {
+                    revoked: token,
+                    ..Wishes::default()
+                },
+                Beat::Revoked,
+                false,
+            ),
+            (
+                Wishes {
+                    claimed: token,
+                    ..Wishes::default()
+                },
+                Beat::Lost(Loss::Claimed),
+                false,
+            ),
+        ] {
+            let mut lease = lease(By::Slot);
+            lease.beat(at(5));
+            assert_eq!(
+                lease.file_read(FileRead {
+                    wishes,
+                    ..read(true)
+                }),
+                Step::Over(beat)
+            );
+            assert_eq!(lease.sent() == Some(at(5)), renews, "{beat:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_took_the_lock_away_is_believed_before_and_after_the_write() {
+        let mut lease = lease(By::Server);
+        assert_eq!(lease.beat(at(5)), Step::ReadLock);
+        assert_eq!(
+            lease.lock_read(false),
+            Step::Over(Beat::Lost(Loss::ByServer))
+        );
+        assert!(matches!(
+            lease.lock_read(true),
+            Step::WriteSlot { durable: false, .. }
+        ));
+        let gone = FileRead {
+            still_locked: false,
+            ..read(true)
+        };
+        assert_eq!(
+            lease.file_read(gone),
+            Step::Over(Beat::Lost(Loss::ByServer))
+        );
+        assert_eq!(
+            (lease.token(), lease.timing()),
+            (Token(7), Timing::of(Timing::DEFAULT))
+        );
+    }
+}
