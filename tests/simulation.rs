@@ -9,6 +9,10 @@
 mod evidence;
 #[path = "simulation/planted.rs"]
 mod planted;
+#[path = "common/request.rs"]
+mod request;
+#[path = "simulation/statement.rs"]
+mod statement;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +20,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use joblock::lease::row::Row;
+use joblock::lease::takeover::FileId;
+use joblock::name::{LockName, RunId, Token};
+use joblock::store::Holder;
+use joblock::store::sqlite::{locks, schema};
+use joblock::{lease, name};
 use planted::{BUGS, Bug, Change};
+use proptest::prelude::*;
+use rusqlite::Connection;
 
 /// How long fresh seeds are tried by `make check`, and how many there must have been at least.
 const FRESH: (u64, u64) = (90, 2_000);
@@ -350,5 +362,71 @@ fn planted_bugs_are_found() {
             .figure("bugs planted in the protocol, one at a time", BUGS.len())
             .figure("found by the simulator", found)
             .write();
+    }
+}
+
+/// A statement on a lock's row, by which of three runs.
+#[derive(Debug, Clone)]
+enum Statement {
+    Grant(u64, usize),
+    Renew(u64, usize),
+    Release(u64, usize),
+    GiveBack(usize),
+}
+
+fn statements() -> impl Strategy<Value = Vec<Statement>> {
+    let (token, run) = (1u64..4, 0usize..3);
+    let one = prop_oneof![
+        2 => (token.clone(), run.clone()).prop_map(|(t, r)| Statement::Grant(t, r)),
+        3 => (token.clone(), run.clone()).prop_map(|(t, r)| Statement::Renew(t, r)),
+        2 => (token, run.clone()).prop_map(|(t, r)| Statement::Release(t, r)),
+        1 => run.prop_map(Statement::GiveBack),
+    ];
+    prop::collection::vec(one, 1..30)
+}
+
+fn holders() -> Vec<Holder> {
+    let with_id = |n: u64| Holder {
+        run_id: format!("{n:016x}").parse().expect("a run id"),
+        ..request::holder(&request::record("sync"))
+    };
+    (1..=3).map(with_id).collect()
+}
+
+proptest! {
+    /// What the simulator plays on a value, SQLite does to a row.
+    #[test]
+    fn the_simulators_statements_are_the_databases(statements in statements()) {
+        let conn = Connection::open_in_memory().expect("a database");
+        conn.execute_batch(schema::TABLES).expect("tables");
+        let lock: LockName = "sync".parse().expect("a name");
+        let holders = holders();
+        let owners: Vec<RunId> = holders.iter().map(|h| h.run_id.clone()).collect();
+        let mut row: Option<Row<Holder>> = None;
+        for statement in statements {
+            let (played, real) = match statement {
+                Statement::Grant(token, run) => {
+                    let (ttl, file) = (Duration::from_secs(45), FileId { dev: 1, ino: 2 });
+                    let (token, owner, holder) = (Token(token), owners[run].clone(), holders[run].clone());
+                    statement::grant(&mut row, token, owner, ttl, file, holder);
+                    locks::grant(&conn, &lock, row.as_ref().expect("a row")).expect("it is written");
+                    (true, true)
+                }
+                Statement::Renew(token, run) => (
+                    statement::renew(&mut row, &owners[run], Token(token)),
+                    locks::renew(&conn, &lock, &owners[run], Token(token)).expect("it works"),
+                ),
+                Statement::Release(token, run) => (
+                    statement::release(&mut row, &owners[run], Token(token)),
+                    locks::release(&conn, &lock, &owners[run], Token(token)).expect("it works"),
+                ),
+                Statement::GiveBack(run) => (
+                    statement::give_back(&mut row, &owners[run]),
+                    locks::give_back(&conn, &lock, &owners[run]).expect("it works"),
+                ),
+            };
+            prop_assert_eq!(played, real);
+            prop_assert_eq!(&row, &locks::get(&conn, &lock).expect("it is read"));
+        }
     }
 }

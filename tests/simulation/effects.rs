@@ -9,7 +9,8 @@ use crate::lease::taker::{Looked, Written};
 
 use super::machine::{MS, SECOND, Time};
 use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
-use super::store::{Block, Kind, Outcome, Slot, Store, Who, statement};
+use super::statement;
+use super::store::{Block, Kind, Outcome, Slot, Store, Who};
 use super::world::{Event, World, name, say};
 
 /// How a step fails although, or because, its process did all right.
@@ -41,7 +42,11 @@ impl Ask {
     }
 
     fn writes(&self) -> bool {
-        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. })
+        self.is_transaction()
+            || matches!(
+                self,
+                Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. }
+            )
     }
 
     /// Nothing of the store's.
@@ -98,7 +103,9 @@ impl World {
                 let delay = self.hangs(place.host);
                 return self.at(delay, event);
             }
-            let delay = self.chance.delay(SECOND, self.profile.base_ttl * SECOND / 2);
+            let delay = self
+                .chance
+                .delay(SECOND, self.profile.base_ttl * SECOND / 2);
             let failed = Event::Answered(run, role, Box::new(Answer::Failed));
             // the request may have reached the server before
             if late && ask.writes() && self.chance.permille(100) {
@@ -282,7 +289,12 @@ impl World {
     fn fold(&mut self) {
         for (run, token, outcome) in std::mem::take(&mut self.store.spool) {
             let owner = self.runs[run].owner.clone();
-            self.store.tables.finish(run, &owner, token.filter(|_| outcome != Outcome::Running), outcome);
+            self.store.tables.finish(
+                run,
+                &owner,
+                token.filter(|_| outcome != Outcome::Running),
+                outcome,
+            );
         }
     }
 
@@ -313,7 +325,10 @@ impl World {
         if !self.profile.kind.is_lockfile() {
             return row.filter(|row| !row.released).map(|row| row.holder);
         }
-        let slot = self.store.path.and_then(|file| self.store.files[file].newest());
+        let slot = self
+            .store
+            .path
+            .and_then(|file| self.store.files[file].newest());
         match crate::lease::file_taker::later(row, slot.map(|slot| slot.token)) {
             Some(row) => (!row.released).then_some(row.holder),
             None => slot.filter(|slot| !slot.released).map(|slot| slot.run),
@@ -322,7 +337,9 @@ impl World {
 
     fn mark(&self, run: usize, old: &Row<Who>) -> Mark {
         let file = self.runs[run].lock.map_or(0, |lock| lock.file);
-        let slot = self.store.files[file].newest().filter(|_| !self.profile.kind.is_lockfile());
+        let slot = self.store.files[file]
+            .newest()
+            .filter(|_| !self.profile.kind.is_lockfile());
         old.mark(
             slot.map(|slot| (slot.token, &slot.owner, slot.seq)),
             Store::file_id(file),
@@ -341,12 +358,7 @@ impl World {
         }
     }
 
-    fn grant(
-        &mut self,
-        run: usize,
-        over: Option<&Row<Who>>,
-        file: Option<&Row<Who>>,
-    ) -> Answer {
+    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, file: Option<&Row<Who>>) -> Answer {
         let token = match row::may_grant(self.store.tables.row.as_ref(), file, over) {
             Ok(token) => token,
             Err(other) => return Answer::Written(Written::Held(other.clone())),
@@ -354,7 +366,9 @@ impl World {
         if let Some(old) = over {
             self.store.tables.abandon(old.holder);
             let row = self.store.tables.row.as_ref();
-            if row.is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released) {
+            if row
+                .is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released)
+            {
                 self.taken_over(run, old.holder);
             }
         }

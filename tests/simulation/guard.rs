@@ -101,11 +101,23 @@ impl World {
 
     fn act(&mut self, run: usize, acts: Acts) {
         if acts.terminate {
-            say!(self, run, "guard", "TERM, {:?}", self.runs[run].guard.fence.cause());
+            say!(
+                self,
+                run,
+                "guard",
+                "TERM, {:?}",
+                self.runs[run].guard.fence.cause()
+            );
             self.terminate(run);
         }
         if acts.kill {
-            say!(self, run, "guard", "KILL, {:?}", self.runs[run].guard.fence.cause());
+            say!(
+                self,
+                run,
+                "guard",
+                "KILL, {:?}",
+                self.runs[run].guard.fence.cause()
+            );
             self.kill_tree(run);
         }
     }

@@ -108,7 +108,12 @@ impl World {
                     released: slot.released,
                     holder: slot.run,
                 });
-                let elsewhere = self.store.spool.iter().filter_map(|(_, token, _)| *token).max();
+                let elsewhere = self
+                    .store
+                    .spool
+                    .iter()
+                    .filter_map(|(_, token, _)| *token)
+                    .max();
                 let (taker, step) =
                     FileTaker::begin(before, found.as_ref(), row.as_ref(), elsewhere);
                 self.file_taker_goes_on(run, Box::new(taker), None, step);
@@ -146,7 +151,9 @@ impl World {
                 self.kill(run, Role::Keeper);
             }
             (_, Answer::Failed) => self.refuse(run, Outcome::NotStarted),
-            (_, answer) => self.violate(format!("the simulator itself: run {run} can't use {answer:?}")),
+            (_, answer) => self.violate(format!(
+                "the simulator itself: run {run} can't use {answer:?}"
+            )),
         }
     }
 

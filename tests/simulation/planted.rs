@@ -48,14 +48,14 @@ pub const BUGS: &[Bug] = &[
     bug!("the lock is released when the first process has ended, before the rest is reaped",
         "tests/simulation/guard.rs": "        if !r.tree_lives() {\n            return self.report(run);" => "        if !r.tree[0].alive {\n            return self.report(run);"),
     bug!("no owner is compared at the release",
-        "tests/simulation/store.rs": "    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner && row.token == token && !row.released => {"
-            => "    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if (row.owner == *owner || row.token >= token) && !row.released => {"),
+        "tests/simulation/statement.rs": "pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner && row.token == token && !row.released => {"
+            => "pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if (row.owner == *owner || row.token >= token) && !row.released => {"),
     bug!("unlock deletes what stands about the lock, its token too",
         "tests/simulation/faults.rs": "                self.store.files[file].write(block, Block::Token(token), true);"
             => "                self.store.files[file].write(block, Block::Token(token), true);\n                if kind == 12 {\n                    self.store.tables.row = None;\n                    self.store.files[file] = super::store::LockFile::default();\n                }"),
     bug!("a row is renewed whoever has it",
-        "tests/simulation/store.rs": "    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner && row.token == token && !row.released => {"
-            => "    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner || row.token >= token => {"),
+        "tests/simulation/statement.rs": "pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner && row.token == token && !row.released => {"
+            => "pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner || row.token >= token => {"),
     bug!("the lock is taken without the kernel lock",
         "tests/simulation/effects.rs": "        if !taken {\n            self.runs[run].lock = Some(KernelLock {" => "        let taken = taken && file > 1_000;\n        if !taken {\n            self.runs[run].lock = Some(KernelLock {"),
     bug!("the TTL is shorter than F+G+K",

@@ -11,7 +11,8 @@ use crate::name::Token;
 use super::chance::Chance;
 use super::machine::{Host, MS, Place, SECOND, Time, US};
 use super::run::{
-    Answer, Ask, Front, Guard, Keeper, Member, Message, Pending, Plan, Process, ROLES, Role, Run, Watch,
+    Answer, Ask, Front, Guard, Keeper, Member, Message, Pending, Plan, Process, ROLES, Role, Run,
+    Watch,
 };
 use super::store::{Kind, Store};
 
@@ -278,8 +279,7 @@ impl World {
 
     fn is_over(&self) -> bool {
         self.free_again.is_some_and(|at| {
-            self.now > at + 200 * SECOND
-                || (self.active.is_empty() && self.now > at + 5 * SECOND)
+            self.now > at + 200 * SECOND || (self.active.is_empty() && self.now > at + 5 * SECOND)
         })
     }
 
@@ -423,7 +423,8 @@ impl World {
 
     /// What it takes a process to get its turn.
     pub fn turn(&mut self) -> Time {
-        self.chance.delay(2 * MS, self.profile.base_ttl * SECOND / 90)
+        self.chance
+            .delay(2 * MS, self.profile.base_ttl * SECOND / 90)
     }
 
     pub fn wake_soon(&mut self, run: usize, role: Role) {
@@ -695,7 +696,10 @@ impl World {
         let (usual, most) = match (self.profile.kind, slow) {
             (Kind::Local, false) => (2 * MS, 100 * MS),
             (_, false) => (10 * MS, self.profile.base_ttl * SECOND / 30),
-            (_, true) => (self.profile.base_ttl * SECOND / 6, self.profile.base_ttl * SECOND),
+            (_, true) => (
+                self.profile.base_ttl * SECOND / 6,
+                self.profile.base_ttl * SECOND,
+            ),
         };
         let delay = US + self.chance.delay(usual, most);
         let by_itself = self.chance.permille(500);
