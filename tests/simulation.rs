@@ -5,14 +5,44 @@
 //! `make simulate SEEDS=1000000` runs many worlds, `make simulate SEED=7` one, told line by line, `make mutants` all
 //! planted bugs.
 
+#[path = "simulation/attempts.rs"]
+mod attempts;
+#[path = "simulation/chance.rs"]
+mod chance;
+#[path = "simulation/effects.rs"]
+mod effects;
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is made for other programs too"
+)]
 #[path = "common/evidence.rs"]
 mod evidence;
+#[path = "simulation/faults.rs"]
+mod faults;
+#[path = "simulation/guard.rs"]
+mod guard;
+#[path = "simulation/holding.rs"]
+mod holding;
+#[path = "simulation/keeper.rs"]
+mod keeper;
+#[path = "simulation/kernel.rs"]
+mod kernel;
+#[path = "simulation/machine.rs"]
+mod machine;
 #[path = "simulation/planted.rs"]
 mod planted;
-#[path = "common/request.rs"]
-mod request;
+#[path = "simulation/processes.rs"]
+mod processes;
+#[path = "simulation/rules.rs"]
+mod rules;
+#[path = "simulation/run.rs"]
+mod run;
 #[path = "simulation/statement.rs"]
 mod statement;
+#[path = "simulation/store.rs"]
+mod store;
+#[path = "simulation/world.rs"]
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,10 +55,11 @@ use joblock::lease::takeover::FileId;
 use joblock::name::{LockName, RunId, Token};
 use joblock::store::Holder;
 use joblock::store::sqlite::{locks, schema};
-use joblock::{lease, name};
+use joblock::{clock, lease, name};
 use planted::{BUGS, Bug, Change};
 use proptest::prelude::*;
 use rusqlite::Connection;
+use world::World;
 
 /// How long fresh seeds are tried by `make check`, and how many there must have been at least.
 const FRESH: (u64, u64) = (90, 2_000);
@@ -141,7 +172,7 @@ struct Said {
     violation: Option<String>,
 }
 
-fn run(simulator: &Path, first: u64, count: u64, seconds: u64, threads: usize) -> Said {
+fn worlds(simulator: &Path, first: u64, count: u64, seconds: u64, threads: usize) -> Said {
     let output = Command::new(simulator)
         .args([first, count, seconds].map(|n| n.to_string()))
         .arg(threads.to_string())
@@ -226,8 +257,8 @@ fn worlds_with_fresh_seeds_break_no_rule() {
     let seeds = setting("JOBLOCK_SIMULATE_SEEDS");
     println!("from seed {first} on; `make simulate SEED=n` tells one");
     let said = match seeds {
-        Some(count) => run(&simulator, first, count, 0, threads),
-        None => run(&simulator, first, 0, FRESH.0, threads),
+        Some(count) => worlds(&simulator, first, count, 0, threads),
+        None => worlds(&simulator, first, 0, FRESH.0, threads),
     };
     println!("{:?}", said.figures);
     assert_eq!(
@@ -283,20 +314,28 @@ fn worlds_with_fresh_seeds_break_no_rule() {
 
 #[test]
 fn seeds_that_ever_failed_hold() {
-    let simulator = simulator();
     let seeds = fs::read_to_string(root().join("tests/simulation/seeds")).expect("the seeds");
     let mut tried = 0;
     for line in seeds.lines().filter(|line| !line.starts_with('#')) {
-        let seed: u64 = line
-            .split_whitespace()
-            .next()
-            .expect("a seed")
-            .parse()
-            .expect("a number");
-        assert_eq!(run(&simulator, seed, 1, 0, 1).violation, None, "{line}");
+        let seed = line.split_whitespace().next().expect("a seed");
+        let mut world = World::new(seed.parse().expect("a number"), false);
+        world.go();
+        assert_eq!(world.violation, None, "{line}");
         tried += 1;
     }
     assert!(tried > 0);
+}
+
+#[test]
+fn a_seed_makes_the_same_world_again() {
+    let told = |seed| {
+        let mut world = World::new(seed, true);
+        world.go();
+        world.lines
+    };
+    for seed in 1..20 {
+        assert_eq!(told(seed), told(seed), "{seed}");
+    }
 }
 
 /// The sources with `bug` in them; what does not fit goes to `unfit`.
@@ -340,7 +379,7 @@ fn planted_bugs_are_found() {
             break;
         }
         let simulator = build("planted", sources).unwrap_or_else(|e| panic!("{}: {e}", bug.name));
-        let said = run(&simulator, 1, WITHIN, 0, 1);
+        let said = worlds(&simulator, 1, WITHIN, 0, 1);
         match said.violation {
             Some(violation) => {
                 println!(
@@ -386,11 +425,20 @@ fn statements() -> impl Strategy<Value = Vec<Statement>> {
 }
 
 fn holders() -> Vec<Holder> {
-    let with_id = |n: u64| Holder {
-        run_id: format!("{n:016x}").parse().expect("a run id"),
-        ..request::holder(&request::record("sync"))
+    let process = serde_json::json!({"pid": 7, "start": 8});
+    let holder = |n: u64| {
+        serde_json::from_value(serde_json::json!({
+            "run_id": format!("{n:016x}"),
+            "job": "sync",
+            "trigger": "schedule",
+            "who": {"uid": 0, "user": "root", "sudo_user": null, "terminal": null},
+            "place": {"boot_id": "b", "time_ns": "t", "pid_ns": 1, "host": "blue"},
+            "processes": {"front": process, "keeper": process, "guard": process},
+            "since": 0,
+        }))
+        .expect("a holder")
     };
-    (1..=3).map(with_id).collect()
+    (1..=3).map(holder).collect()
 }
 
 proptest! {

@@ -12,12 +12,16 @@ mod lease;
 #[path = "../../src/name.rs"]
 mod name;
 
+mod attempts;
 mod chance;
 mod effects;
 mod faults;
 mod guard;
+mod holding;
 mod keeper;
+mod kernel;
 mod machine;
+mod processes;
 mod rules;
 mod run;
 mod statement;

@@ -98,7 +98,7 @@ pub struct Slot {
 
 impl Slot {
     /// As a row of a database that does not know it.
-    pub fn as_row(self, granted_on: FileId) -> Row<Who> {
+    pub fn into_row(self, granted_on: FileId) -> Row<Who> {
         Row {
             token: self.token,
             owner: self.owner,
