@@ -18,7 +18,7 @@ use crate::store::StoreUrl;
 use crate::store::record::Trigger;
 
 pub use assemble::{plan, rerun};
-pub use environment::{Environment, SYSTEM_FOLDER};
+pub use environment::{Environment, SYSTEM_FOLDER, name_and_parent};
 pub use error::PlanError;
 pub use location::{
     Located, UrlError, locate_store, machines_store, parse_store_url, refuse_private_store,

@@ -7,6 +7,8 @@ mod common;
 
 #[path = "campaign/arena.rs"]
 mod arena;
+#[path = "campaign/fuse.rs"]
+mod fuse;
 #[path = "campaign/host.rs"]
 mod host;
 #[path = "campaign/plan.rs"]

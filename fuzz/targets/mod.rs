@@ -5,6 +5,7 @@ mod command_line;
 mod durations;
 mod inside;
 mod jobs_file;
+mod kernel_files;
 mod lock_file;
 mod messages;
 pub mod meter;
@@ -53,6 +54,12 @@ pub const ALL: &[Target] = &[
     target("store-file", 4 * KIB, (8 * MIB, KIB), store_file::check),
     target("lock-file", 16 * KIB, (8 * MIB, KIB), lock_file::check),
     target("spool-files", 8 * KIB, (8 * MIB, KIB), spool_files::check),
+    target(
+        "kernel-files",
+        4 * KIB,
+        (256 * KIB, 64),
+        kernel_files::check,
+    ),
     target("messages", 8 * KIB, (256 * KIB, 64), messages::check),
 ];
 

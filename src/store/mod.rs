@@ -6,7 +6,7 @@
 
 pub mod folder;
 pub mod lockfile;
-mod mount;
+pub mod mount;
 mod place;
 mod probe;
 pub mod pruning;

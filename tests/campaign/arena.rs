@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::host::Host;
+use super::host::{Far, Host};
 use super::plan::{Attempt, TTL};
 use crate::common::{joblock, process};
 
@@ -63,8 +63,11 @@ impl Arena {
         let store = folder.path().join("store");
         fs::create_dir(&store).expect("a folder for the store");
         let hosts = match kind {
-            Kind::Far => Vec::new(),
-            _ => vec![Host::here(url(kind, &store))],
+            Kind::Far => ["blue", "green"]
+                .into_iter()
+                .map(|name| Host::Far(Far::boot(name, &store, folder.path()).expect("a far host")))
+                .collect(),
+            _ => vec![Host::Here(url(kind, &store))],
         };
         let unique = folder.path().file_name().map(|n| n.to_string_lossy().replace('.', ""));
         let unique = unique.unwrap_or_default();

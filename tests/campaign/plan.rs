@@ -113,17 +113,16 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 impl Attempt {
-    /// The next attempt of a worker.
+    /// The next attempt of a worker on its lock, one in `torments` of them tormented.
     pub fn next(
         random: &mut Random,
         id: u64,
         kind: Kind,
-        locks: usize,
+        lock: usize,
         hosts: usize,
         torments: u64,
     ) -> Attempt {
-        let mut below = |n: usize| usize::try_from(random.below(n as u64)).unwrap_or(0);
-        let (lock, host) = (below(locks), below(hosts));
+        let host = usize::try_from(random.below(hosts as u64)).unwrap_or(0);
         let mut attempt = Attempt {
             id,
             lock,

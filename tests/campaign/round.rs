@@ -17,6 +17,9 @@ const LENGTH: &str = "JOBLOCK_CAMPAIGN";
 /// The seed of its first round.
 const SEED: &str = "JOBLOCK_SEED";
 
+/// The kinds of stores, if not all of them: `far,local`.
+const STORES: &str = "JOBLOCK_STORES";
+
 /// How a round is made up.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
@@ -25,17 +28,18 @@ pub struct Mix {
     /// Locks in it.
     pub locks: usize,
     /// Workers for each lock.
-    pub workers: u64,
+    pub workers: usize,
     /// One attempt in so many is tormented.
     pub torments: u64,
     /// Its part of the round's acquisitions, in hundredths.
     pub part: u64,
 }
 
-const MIXES: [Mix; 3] = [
-    Mix { kind: Kind::Local, locks: 2, workers: 2, torments: 12, part: 40 },
-    Mix { kind: Kind::Shared, locks: 3, workers: 2, torments: 20, part: 25 },
-    Mix { kind: Kind::Lockfile, locks: 2, workers: 2, torments: 12, part: 35 },
+const MIXES: [Mix; 4] = [
+    Mix { kind: Kind::Local, locks: 6, workers: 3, torments: 12, part: 40 },
+    Mix { kind: Kind::Shared, locks: 8, workers: 3, torments: 20, part: 20 },
+    Mix { kind: Kind::Lockfile, locks: 6, workers: 3, torments: 12, part: 30 },
+    Mix { kind: Kind::Far, locks: 8, workers: 4, torments: 15, part: 10 },
 ];
 
 /// Acquisitions in a round of a long campaign.
@@ -87,6 +91,12 @@ fn now() -> u64 {
     joblock::clock::Boot::now().0
 }
 
+/// Whether somebody asked for this kind of store, or for none.
+fn is_wanted(kind: Kind) -> bool {
+    let wanted = std::env::var(STORES).unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|name| name == kind.name())
+}
+
 /// One round with the mixes of a campaign.
 fn round(seed: u64, acquisitions: u64) -> Verdict {
     let witness = Witness::new();
@@ -94,6 +104,7 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
         let running: Vec<_> = MIXES
             .iter()
             .enumerate()
+            .filter(|(_, mix)| is_wanted(mix.kind))
             .map(|(n, mix)| {
                 let arena = Arena::new(mix.kind, mix.locks, witness.address());
                 let goal = acquisitions * mix.part / 100;
@@ -124,13 +135,13 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
 fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal: u64) -> Vec<Tried> {
     let acquired = || arena.locks.iter().map(|lock| witness.count(lock)).sum::<u64>();
     let is_enough = || acquired() >= goal || !witness.is_content();
-    let workers = mix.workers * mix.locks as u64;
     let mut all: Vec<Tried> = thread::scope(|scope| {
-        let running: Vec<_> = (0..workers)
+        let running: Vec<_> = (0..mix.workers * mix.locks)
             .map(|w| {
                 let is_enough = &is_enough;
+                let me = (n << 16) | w as u64;
                 scope.spawn(move || {
-                    worker::work(arena, witness, seed, (n << 16) | w, mix.torments, is_enough)
+                    worker::work(arena, witness, (seed, me), w % mix.locks, mix.torments, is_enough)
                 })
             })
             .collect();

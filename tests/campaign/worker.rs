@@ -174,12 +174,12 @@ fn wait(child: &mut Child, front: i32) -> Option<ExitStatus> {
     in_time.then_some(status)
 }
 
-/// One attempt after the other until it is enough.
+/// One attempt after the other on one lock, until it is enough.
 pub fn work(
     arena: &Arena,
     witness: &Witness,
-    seed: u64,
-    me: u64,
+    (seed, me): (u64, u64),
+    lock: usize,
     torments: u64,
     is_enough: &(dyn Fn() -> bool + Sync),
 ) -> Vec<Tried> {
@@ -191,7 +191,7 @@ pub fn work(
             &mut random,
             id,
             arena.kind,
-            arena.locks.len(),
+            lock,
             arena.hosts.len(),
             torments,
         );
