@@ -66,7 +66,10 @@ impl Arena {
             Kind::Far => Vec::new(),
             _ => vec![Host::here(url(kind, &store))],
         };
-        let unique = folder.path().file_name().map(|n| n.to_string_lossy().replace('.', ""));
+        let unique = folder
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().replace('.', ""));
         let unique = unique.unwrap_or_default();
         Arena {
             kind,
@@ -105,7 +108,13 @@ impl Arena {
         let lock = &self.locks[attempt.lock];
         let mut command = Command::new(joblock());
         self.mark(&mut command);
-        command.args(["run", "--store", self.hosts[attempt.host].url(), "-k", "0.2"]);
+        command.args([
+            "run",
+            "--store",
+            self.hosts[attempt.host].url(),
+            "-k",
+            "0.2",
+        ]);
         if self.kind.has_leases() {
             command.args(["--ttl", &format!("{}s", TTL.as_secs())]);
         }
