@@ -5,7 +5,7 @@
 mod rescue;
 mod start;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +24,7 @@ use super::timer::Alarm;
 use crate::clock::Boot;
 use crate::exit;
 use crate::name::Token;
+use crate::output;
 use crate::plan::RunPlan;
 use crate::store::ProcessId;
 use crate::store::record::RunRecord;
@@ -338,6 +339,6 @@ impl Front<'_> {
     }
 
     fn error(text: &str) {
-        let _ = writeln!(io::stderr(), "joblock: {text}");
+        output::say(text);
     }
 }
