@@ -13,6 +13,8 @@ mod fuse;
 mod host;
 #[path = "campaign/plan.rs"]
 mod plan;
+#[path = "campaign/power.rs"]
+mod power;
 #[path = "campaign/round.rs"]
 mod round;
 #[path = "campaign/torment.rs"]
@@ -30,4 +32,22 @@ fn under_fire_no_two_jobs_live_at_once_and_no_row_is_lost_or_doubled() {
         return;
     }
     round::campaign();
+}
+
+#[test]
+fn the_witness_reports_jobs_without_a_lock() {
+    assert!(!power::no_lock().overlaps.is_empty());
+}
+
+#[test]
+fn the_witness_reports_a_lock_that_a_killed_wrapper_lets_go_of() {
+    assert!(!power::flock_with_a_killed_wrapper().overlaps.is_empty());
+}
+
+#[test]
+fn the_witness_reports_a_lease_that_is_taken_over_too_early() {
+    if !common::may_use_root("it mounts file systems") {
+        return;
+    }
+    assert!(!power::a_lease_taken_over_too_early().overlaps.is_empty());
 }

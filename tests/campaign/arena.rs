@@ -44,6 +44,17 @@ impl Kind {
     }
 }
 
+/// What stands between an attempt and its job.
+#[derive(Debug, Clone)]
+pub enum Starter {
+    /// joblock, this one.
+    Joblock(PathBuf),
+    /// flock(1), which keeps the lock's descriptor to itself.
+    FlockO,
+    /// Nothing.
+    NoLock,
+}
+
 /// See the module.
 pub struct Arena {
     /// What store it has.
@@ -54,6 +65,7 @@ pub struct Arena {
     pub hosts: Vec<Host>,
     folder: TempDir,
     witness: String,
+    starter: Starter,
 }
 
 impl Arena {
@@ -69,7 +81,10 @@ impl Arena {
                 .collect(),
             _ => vec![Host::Here(url(kind, &store))],
         };
-        let unique = folder.path().file_name().map(|n| n.to_string_lossy().replace('.', ""));
+        let unique = folder
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().replace('.', ""));
         let unique = unique.unwrap_or_default();
         Arena {
             kind,
@@ -79,7 +94,14 @@ impl Arena {
             hosts,
             folder,
             witness: witness.to_owned(),
+            starter: Starter::Joblock(joblock().into()),
         }
+    }
+
+    /// The same, where jobs are started otherwise.
+    pub fn with(mut self, starter: Starter) -> Arena {
+        self.starter = starter;
+        self
     }
 
     /// The store's folder, past all mounts.
@@ -103,12 +125,36 @@ impl Arena {
         })
     }
 
-    /// `joblock run …` for an attempt.
+    /// What makes an attempt: `joblock run …`, where it is started by joblock.
     pub fn command(&self, attempt: &Attempt) -> Command {
         let lock = &self.locks[attempt.lock];
-        let mut command = Command::new(joblock());
+        let mut command = match &self.starter {
+            Starter::Joblock(joblock) => self.joblock(joblock, attempt),
+            Starter::FlockO => {
+                let mut flock = Command::new("flock");
+                flock.arg("-o").arg(self.store().join(lock)).arg(job());
+                flock
+            }
+            Starter::NoLock => Command::new(job()),
+        };
         self.mark(&mut command);
-        command.args(["run", "--store", self.hosts[attempt.host].url(), "-k", "0.2"]);
+        command
+            .args(["run", &self.witness, lock])
+            .args([attempt.id.to_string().as_str(), attempt.family])
+            .arg(attempt.takes.as_millis().to_string())
+            .arg(attempt.code.to_string());
+        command
+    }
+
+    fn joblock(&self, joblock: &Path, attempt: &Attempt) -> Command {
+        let mut command = Command::new(joblock);
+        command.args([
+            "run",
+            "--store",
+            self.hosts[attempt.host].url(),
+            "-k",
+            "0.2",
+        ]);
         if self.kind.has_leases() {
             command.args(["--ttl", &format!("{}s", TTL.as_secs())]);
         }
@@ -122,12 +168,8 @@ impl Arena {
         command
             .arg("--tag")
             .arg(format!("attempt={}", attempt.id))
-            .args([lock, "--"])
-            .arg(job())
-            .args(["run", &self.witness, lock])
-            .args([attempt.id.to_string().as_str(), attempt.family])
-            .arg(attempt.takes.as_millis().to_string())
-            .arg(attempt.code.to_string());
+            .args([&self.locks[attempt.lock], "--"])
+            .arg(job());
         command
     }
 

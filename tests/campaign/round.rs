@@ -36,10 +36,34 @@ pub struct Mix {
 }
 
 const MIXES: [Mix; 4] = [
-    Mix { kind: Kind::Local, locks: 6, workers: 3, torments: 12, part: 40 },
-    Mix { kind: Kind::Shared, locks: 8, workers: 3, torments: 20, part: 20 },
-    Mix { kind: Kind::Lockfile, locks: 6, workers: 3, torments: 12, part: 30 },
-    Mix { kind: Kind::Far, locks: 8, workers: 4, torments: 15, part: 10 },
+    Mix {
+        kind: Kind::Local,
+        locks: 6,
+        workers: 3,
+        torments: 12,
+        part: 40,
+    },
+    Mix {
+        kind: Kind::Shared,
+        locks: 8,
+        workers: 3,
+        torments: 20,
+        part: 20,
+    },
+    Mix {
+        kind: Kind::Lockfile,
+        locks: 6,
+        workers: 3,
+        torments: 12,
+        part: 30,
+    },
+    Mix {
+        kind: Kind::Far,
+        locks: 8,
+        workers: 4,
+        torments: 15,
+        part: 10,
+    },
 ];
 
 /// Acquisitions in a round of a long campaign.
@@ -51,23 +75,34 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
         .ok()
         .filter(|text| !text.is_empty())
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: no number: {text}")))
+        .map(|text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{variable}: no number: {text}"))
+        })
 }
 
 /// Runs it; panics at the first round in which something was wrong.
 pub fn campaign() {
     let length = number(LENGTH);
-    let seed = number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
+    let seed =
+        number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
     let mut total = Verdict::default();
     let began = Instant::now();
     for n in 0.. {
-        let seed = if n == 0 { seed } else { Random::of(seed, &[n]).next() };
+        let seed = if n == 0 {
+            seed
+        } else {
+            Random::of(seed, &[n]).next()
+        };
         let since = Instant::now();
         println!("round {n}: seed {seed}; repeat it with {SEED}={seed}");
         let verdict = round(seed, length.map_or(SHORT, |_| ROUND));
         let failed = !verdict.wrong.is_empty();
         let got = verdict.figures.get("acquisitions").copied().unwrap_or(0);
-        println!("round {n}: {got} acquisitions in {:.0?}\n{verdict}", since.elapsed());
+        println!(
+            "round {n}: {got} acquisitions in {:.0?}\n{verdict}",
+            since.elapsed()
+        );
         assert!(!failed, "seed {seed}: {verdict}");
         total.add(verdict);
         let done = total.figures.get("acquisitions").copied().unwrap_or(0);
@@ -76,10 +111,16 @@ pub fn campaign() {
         }
         println!("{done} acquisitions in {:.0?}", began.elapsed());
     }
-    let rate = total.figures["acquisitions"] * 1000 / u64::try_from(began.elapsed().as_millis()).unwrap_or(1).max(1);
+    let rate = total.figures["acquisitions"] * 1000
+        / u64::try_from(began.elapsed().as_millis())
+            .unwrap_or(1)
+            .max(1);
     println!("in all, {rate} acquisitions a second:\n{total}");
     if let Some(length) = length {
-        let mut record = Record::new("campaign", format!("make campaign ACQUISITIONS={length} SEED={seed}"));
+        let mut record = Record::new(
+            "campaign",
+            format!("make campaign ACQUISITIONS={length} SEED={seed}"),
+        );
         for (figure, n) in &total.figures {
             record = record.figure(*figure, n);
         }
@@ -115,7 +156,10 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
                 })
             })
             .collect();
-        running.into_iter().map(|r| r.join().expect("an arena")).collect()
+        running
+            .into_iter()
+            .map(|r| r.join().expect("an arena"))
+            .collect()
     });
     wait_until("the witness has read it all", || !witness.is_watching());
     let findings = witness.finish();
@@ -132,8 +176,20 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
 }
 
 /// Workers, until there were enough acquisitions and a last attempt on each lock, which must be granted.
-fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal: u64) -> Vec<Tried> {
-    let acquired = || arena.locks.iter().map(|lock| witness.count(lock)).sum::<u64>();
+fn fill(
+    arena: &Arena,
+    witness: &Witness,
+    mix: Mix,
+    (seed, n): (u64, u64),
+    goal: u64,
+) -> Vec<Tried> {
+    let acquired = || {
+        arena
+            .locks
+            .iter()
+            .map(|lock| witness.count(lock))
+            .sum::<u64>()
+    };
     let is_enough = || acquired() >= goal || !witness.is_content();
     let mut all: Vec<Tried> = thread::scope(|scope| {
         let running: Vec<_> = (0..mix.workers * mix.locks)
@@ -141,11 +197,21 @@ fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal:
                 let is_enough = &is_enough;
                 let me = (n << 16) | w as u64;
                 scope.spawn(move || {
-                    worker::work(arena, witness, (seed, me), w % mix.locks, mix.torments, is_enough)
+                    worker::work(
+                        arena,
+                        witness,
+                        (seed, me),
+                        w % mix.locks,
+                        mix.torments,
+                        is_enough,
+                    )
                 })
             })
             .collect();
-        running.into_iter().flat_map(|r| r.join().expect("a worker")).collect()
+        running
+            .into_iter()
+            .flat_map(|r| r.join().expect("a worker"))
+            .collect()
     });
     for lock in 0..arena.locks.len() {
         let last = Attempt {
@@ -161,6 +227,8 @@ fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal:
         };
         all.push(worker::make(arena, witness, last, 0));
     }
-    wait_until("nothing of the arena is left", || arena.processes().is_empty());
+    wait_until("nothing of the arena is left", || {
+        arena.processes().is_empty()
+    });
     all
 }

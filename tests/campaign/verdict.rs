@@ -77,13 +77,16 @@ impl Verdict {
             self.of_attempt(arena, tried, &rows, findings.seen.get(&tried.attempt.id));
         }
         for row in by_attempt.into_values().flatten() {
-            self.wrong.push(format!("nobody made this attempt: {row:?}"));
+            self.wrong
+                .push(format!("nobody made this attempt: {row:?}"));
         }
         self.of_tokens(arena, &rows);
         let spooled = fs::read_dir(arena.spool()).map_or(0, Iterator::count);
         if spooled != 0 {
-            self.wrong
-                .push(format!("{spooled} records wait in the spool of {}", arena.kind.name()));
+            self.wrong.push(format!(
+                "{spooled} records wait in the spool of {}",
+                arena.kind.name()
+            ));
         }
     }
 
@@ -102,7 +105,8 @@ impl Verdict {
             [] => wrong.push("a lost row"),
             [row] => {
                 wrong.extend(of_row(tried, row, seen));
-                if row.outcome == "lost" && !tried.was_tormented() {
+                let killed = seen.is_some() && tried.code() == Some(137);
+                if (row.outcome == "lost" || killed) && !tried.was_tormented() {
                     self.count("leases lost without a torment", 1);
                 }
             }
@@ -115,7 +119,10 @@ impl Verdict {
             _ => wrong.push("front died of a signal that nobody sent"),
         }
         for what in wrong {
-            self.wrong.push(format!("{}: {what}: {tried:?}, {rows:?}, {seen:?}", arena.kind.name()));
+            self.wrong.push(format!(
+                "{}: {what}: {tried:?}, {rows:?}, {seen:?}",
+                arena.kind.name()
+            ));
         }
     }
 
@@ -130,14 +137,20 @@ impl Verdict {
             let mut next = 1;
             for token in tokens {
                 match token.checked_sub(next) {
-                    None => self.wrong.push(format!("{lock}: token {token} was given twice")),
+                    None => self
+                        .wrong
+                        .push(format!("{lock}: token {token} was given twice")),
                     Some(0) => {}
                     Some(gap) => {
                         // the lock file has the token before the history has the row
-                        self.count("tokens of keepers killed between lock file and history", gap);
+                        self.count(
+                            "tokens of keepers killed between lock file and history",
+                            gap,
+                        );
                         if arena.kind != Kind::Lockfile {
-                            self.wrong
-                                .push(format!("{lock}: no row for the {gap} tokens before {token}"));
+                            self.wrong.push(format!(
+                                "{lock}: no row for the {gap} tokens before {token}"
+                            ));
                         }
                     }
                 }
@@ -171,7 +184,9 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
             wrong.push("a failure with another code");
         }
         "succeeded" | "failed" if seen.is_none() => wrong.push("an end of a job that never began"),
-        "refused" if tried.code().is_some_and(|code| code != 75) => wrong.push("refused, with another exit code"),
+        "refused" if tried.code().is_some_and(|code| code != 75) => {
+            wrong.push("refused, with another exit code")
+        }
         "timed-out" if tried.attempt.limit.is_none() => wrong.push("no time limit was set"),
         _ => {}
     }
@@ -188,7 +203,9 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         79 => arena.kind.has_leases(),
         124 => tried.attempt.limit.is_some(),
         125 => tormented && !began,
-        137 | 143 => tormented,
+        // a guard that the machine left no time for is killed by its own timer, as a stopped one is
+        137 => tormented || arena.kind.has_leases(),
+        143 => tormented,
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
     let patient = code == 75 && tried.attempt.wait.is_some();
@@ -205,8 +222,9 @@ fn read(path: &Path) -> rusqlite::Result<Vec<Row>> {
     if check != "ok" {
         return Err(rusqlite::Error::InvalidColumnName(check));
     }
-    let mut statement =
-        conn.prepare("SELECT run_id, lock, token, outcome, exit_code, json_extract(tags, '$.attempt') FROM runs")?;
+    let mut statement = conn.prepare(
+        "SELECT run_id, lock, token, outcome, exit_code, json_extract(tags, '$.attempt') FROM runs",
+    )?;
     let rows = statement.query_map([], |row| {
         Ok(Row {
             run: row.get(0)?,

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-    listen, recv, send, socket_with, sockopt::socket_peercred,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    bind, listen, recv, send, socket_with, sockopt::socket_peercred,
 };
 
 /// How long a suspect may say nothing before it counts as alive: longer than the kernel takes to end a process on a busy machine.
@@ -263,10 +263,9 @@ impl Collector {
 
     /// Reads what there is on all connections, new ones too. Says whether somebody began.
     fn read_all(&mut self, state: &mut State) -> bool {
-        while let Ok(socket) = accept_with(
-            &self.listener,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        ) {
+        while let Ok(socket) =
+            accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
             self.connections.push(Connection {
                 socket,
                 of: None,
@@ -317,7 +316,10 @@ impl Collector {
         match (words.as_slice(), &connection.of) {
             (["B", lock, token, run, attempt], None) => {
                 let (Ok(token), Ok(attempt)) = (token.parse(), attempt.parse()) else {
-                    return state.findings.complaints.push(format!("not a beginning: {text:?}"));
+                    return state
+                        .findings
+                        .complaints
+                        .push(format!("not a beginning: {text:?}"));
                 };
                 let pid = socket_peercred(&connection.socket)
                     .map_or(0, |of| of.pid.as_raw_nonzero().get());
