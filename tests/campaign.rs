@@ -19,6 +19,8 @@ mod power;
 mod round;
 #[path = "campaign/torment.rs"]
 mod torment;
+#[path = "campaign/trouble.rs"]
+mod trouble;
 #[path = "campaign/verdict.rs"]
 mod verdict;
 #[path = "campaign/witness.rs"]

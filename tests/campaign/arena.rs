@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::host::{Far, Host};
 use super::plan::{Attempt, TTL};
+use super::trouble::{Calm, SmallDisk};
 use crate::common::{joblock, process};
 
 /// The variable that marks every process of an arena.
@@ -63,6 +64,10 @@ pub struct Arena {
     pub locks: Vec<String>,
     /// Who starts jobs here.
     pub hosts: Vec<Host>,
+    /// Whether the store is left alone.
+    pub calm: Calm,
+    /// It has a small disk of its own, which is unmounted before the folder is removed.
+    _disk: Option<SmallDisk>,
     folder: TempDir,
     witness: String,
     starter: Starter,
@@ -71,9 +76,19 @@ pub struct Arena {
 impl Arena {
     /// A new one with so many locks, whose jobs report to the witness at that address.
     pub fn new(kind: Kind, locks: usize, witness: &str) -> Arena {
+        Arena::made(kind, locks, witness, false)
+    }
+
+    /// One whose store has a small disk of its own.
+    pub fn on_a_small_disk(kind: Kind, locks: usize, witness: &str) -> Arena {
+        Arena::made(kind, locks, witness, true)
+    }
+
+    fn made(kind: Kind, locks: usize, witness: &str, small: bool) -> Arena {
         let folder = folder();
         let store = folder.path().join("store");
         fs::create_dir(&store).expect("a folder for the store");
+        let disk = small.then(|| SmallDisk::mount(&store).expect("a small disk"));
         let hosts = match kind {
             Kind::Far => ["blue", "green"]
                 .into_iter()
@@ -92,6 +107,8 @@ impl Arena {
                 .map(|n| format!("{}{n}{unique}", kind.name()))
                 .collect(),
             hosts,
+            calm: Calm::default(),
+            _disk: disk,
             folder,
             witness: witness.to_owned(),
             starter: Starter::Joblock(joblock().into()),
@@ -155,7 +172,7 @@ impl Arena {
             "-k",
             "0.2",
         ]);
-        if self.kind.has_leases() {
+        if self.kind != Kind::Lockfile {
             command.args(["--ttl", &format!("{}s", TTL.as_secs())]);
         }
         match attempt.wait {
@@ -193,9 +210,14 @@ impl Arena {
     }
 
     /// Keeps the arena's files for whoever looks into a failure; says where they are.
-    pub fn keep(&mut self) -> PathBuf {
-        self.folder.disable_cleanup(true);
-        self.folder.path().to_owned()
+    pub fn keep(&self) -> PathBuf {
+        let kept = std::env::temp_dir().join(self.folder.path().file_name().unwrap_or_default());
+        let _ = Command::new("cp")
+            .arg("-r")
+            .arg(self.store())
+            .arg(&kept)
+            .status();
+        kept
     }
 }
 

@@ -104,6 +104,9 @@ impl Verdict {
             [] if may_be_missing(tried, seen) => self.count("attempts killed before their row", 1),
             [] => wrong.push("a lost row"),
             [row] => {
+                if row.outcome == "abandoned" && tried.said.contains("could NOT be recorded") {
+                    self.count("ends lost in trouble, and told", 1);
+                }
                 wrong.extend(of_row(tried, row, seen));
                 let killed = seen.is_some() && tried.code() == Some(137);
                 if (row.outcome == "lost" || killed) && !tried.was_tormented() {
@@ -116,6 +119,10 @@ impl Verdict {
             (None, _) => wrong.push("stuck"),
             (_, Some(code)) => wrong.extend(of_code(arena, tried, code, seen)),
             _ if tried.signal() == Some(libc::SIGKILL) && tried.killed & FRONT != 0 => {}
+            // with its host
+            _ if tried.signal() == Some(libc::SIGKILL)
+                && arena.kind == Kind::Far
+                && !tried.calm => {}
             _ => wrong.push("front died of a signal that nobody sent"),
         }
         for what in wrong {
@@ -165,7 +172,11 @@ fn may_be_missing(tried: &Tried, seen: Option<&Seen>) -> bool {
     let early = matches!(tried.attempt.torment, Torment::KillEarly(..));
     let at_the_store =
         tried.killed & KEEPER != 0 || (tried.killed & FRONT != 0 && !tried.had_a_keeper);
-    seen.is_none() && early && at_the_store
+    let told = ["in no history", "could not be recorded", "was not started"]
+        .iter()
+        .any(|words| tried.said.contains(words));
+    seen.is_none()
+        && ((early && at_the_store) || (!tried.calm && (told || tried.signal().is_some())))
 }
 
 fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
@@ -184,6 +195,9 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
             wrong.push("a failure with another code");
         }
         "succeeded" | "failed" if seen.is_none() => wrong.push("an end of a job that never began"),
+        "abandoned" if !tried.was_tormented() && tried.calm => {
+            wrong.push("abandoned, and nothing was done to it");
+        }
         "refused" if tried.code().is_some_and(|code| code != 75) => {
             wrong.push("refused, with another exit code")
         }
@@ -195,12 +209,12 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
 
 /// Whether an exit code is one that this attempt can have.
 fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Option<&'static str> {
-    let tormented = tried.was_tormented();
+    let tormented = tried.was_tormented() || !tried.calm;
     let began = seen.is_some();
     let right = match code {
         75 => !began,
         69 => !began && tried.said.contains("not started"),
-        79 => arena.kind.has_leases(),
+        79 => arena.kind.has_leases() || !tried.calm,
         124 => tried.attempt.limit.is_some(),
         125 => tormented && !began,
         // a guard that the machine left no time for is killed by its own timer, as a stopped one is
@@ -208,7 +222,7 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         143 => tormented,
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
-    let patient = code == 75 && tried.attempt.wait.is_some();
+    let patient = code == 75 && tried.attempt.wait.is_some() && tried.calm;
     if patient {
         return Some("waited for ever");
     }
