@@ -15,6 +15,8 @@ mod host;
 mod plan;
 #[path = "campaign/power.rs"]
 mod power;
+#[path = "campaign/reach.rs"]
+mod reach;
 #[path = "campaign/round.rs"]
 mod round;
 #[path = "campaign/torment.rs"]
@@ -27,6 +29,15 @@ mod verdict;
 mod witness;
 #[path = "campaign/worker.rs"]
 mod worker;
+
+/// The arenas with far stores prove nothing otherwise.
+#[test]
+fn of_two_far_mounts_flock_does_not_reach_the_other_one_and_posix_locks_and_data_do() {
+    if !common::may_use_root("it mounts file systems") || !fuse::is_there() {
+        return;
+    }
+    reach::show();
+}
 
 #[test]
 fn under_fire_no_two_jobs_live_at_once_and_no_row_is_lost_or_doubled() {
@@ -49,6 +60,9 @@ fn the_witness_reports_a_lock_that_a_killed_wrapper_lets_go_of() {
 #[test]
 fn the_witness_reports_a_lease_that_is_taken_over_too_early() {
     if !common::may_use_root("it mounts file systems") {
+        return;
+    }
+    if !fuse::is_there() {
         return;
     }
     assert!(!power::a_lease_taken_over_too_early().overlaps.is_empty());

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{Arena, Kind};
+use super::fuse;
 use super::plan::{Attempt, PATIENCE, Random, Torment};
 use super::trouble;
 use super::verdict::Verdict;
@@ -142,11 +143,12 @@ fn is_wanted(kind: Kind) -> bool {
 /// One round with the mixes of a campaign.
 fn round(seed: u64, acquisitions: u64) -> Verdict {
     let witness = Witness::new();
+    let fuse_is_there = fuse::is_there();
     let done: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = MIXES
             .iter()
             .enumerate()
-            .filter(|(_, mix)| is_wanted(mix.kind))
+            .filter(|(_, mix)| is_wanted(mix.kind) && (mix.kind != Kind::Far || fuse_is_there))
             .map(|(n, mix)| {
                 let make = if mix.troubled && mix.kind != Kind::Far {
                     Arena::on_a_small_disk
@@ -171,6 +173,7 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
     let findings = witness.finish();
     let mut verdict = Verdict::default();
     verdict.of_witness(&findings);
+    verdict.count("rounds without far stores", u64::from(!fuse_is_there));
     for (arena, tried, troubles) in done {
         verdict.add(troubles);
         let before = verdict.wrong.len();

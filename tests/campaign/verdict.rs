@@ -52,7 +52,7 @@ impl Verdict {
         self.count("overlaps", findings.overlaps.len() as u64);
         self.count("frozen runs overtaken", findings.frozen);
         for overlap in &findings.overlaps {
-            self.wrong.push(format!("OVERLAP {overlap:?}"));
+            self.wrong.push(overlap.to_string());
         }
         self.wrong.extend(findings.complaints.iter().cloned());
     }
