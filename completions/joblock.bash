@@ -37,6 +37,9 @@ _joblock() {
             joblock,logs)
                 cmd="joblock__subcmd__logs"
                 ;;
+            joblock,prune)
+                cmd="joblock__subcmd__prune"
+                ;;
             joblock,rerun)
                 cmd="joblock__subcmd__rerun"
                 ;;
@@ -71,7 +74,7 @@ _joblock() {
 
     case "${cmd}" in
         joblock)
-            opts="-h -V --store --config --help --version run status history show logs rerun stop unlock assert check doctor init generate"
+            opts="-h -V --store --config --help --version run status history show logs rerun stop unlock assert check doctor prune init generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -465,8 +468,45 @@ _joblock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        joblock__subcmd__prune)
+            opts="-h --keep --trust-clock --dry-run --json --store --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         joblock__subcmd__rerun)
-            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --quiet --verbose --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --keep --quiet --verbose --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -477,6 +517,10 @@ _joblock() {
                     return 0
                     ;;
                 -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-waiters)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -525,6 +569,10 @@ _joblock() {
                     return 0
                     ;;
                 --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -555,7 +603,7 @@ _joblock() {
             return 0
             ;;
         joblock__subcmd__run)
-            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --quiet --verbose --explain --json --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --keep --quiet --verbose --explain --json --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -574,6 +622,10 @@ _joblock() {
                     return 0
                     ;;
                 -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-waiters)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -622,6 +674,10 @@ _joblock() {
                     return 0
                     ;;
                 --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -810,15 +866,15 @@ _joblock_with_jobs() {
                 # readline makes words of their own of `=` and `:`; only values without them are passed on.
                 where+=("$word" "${COMP_WORDS[i + 1]}")
                 ;;
-            run|status|history|show|logs|rerun|stop|unlock|assert|check)
+            run|status|history|show|logs|rerun|stop|unlock|assert|check|prune)
                 [[ -z "$verb" ]] && verb="$word"
                 ;;
         esac
     done
     _joblock "$@"
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
-        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
-        --unless-succeeded-within|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
+        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--max-waiters|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
+        --unless-succeeded-within|--keep|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
     esac
     if [[ -n "$verb" && "$cur" != -* ]]; then
         jobs="$(joblock generate jobs "${where[@]}" 2>/dev/null)"

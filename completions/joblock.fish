@@ -39,11 +39,13 @@ complete -c joblock -n "__fish_joblock_needs_command" -f -a "unlock" -d 'Take a 
 complete -c joblock -n "__fish_joblock_needs_command" -f -a "assert" -d 'Inside a job: tell by the exit code whether the lock is still held'
 complete -c joblock -n "__fish_joblock_needs_command" -f -a "check" -d 'Tell a monitoring system how the jobs are'
 complete -c joblock -n "__fish_joblock_needs_command" -f -a "doctor" -d 'Prove that the store does what locks need'
+complete -c joblock -n "__fish_joblock_needs_command" -f -a "prune" -d 'Delete old attempts from the history, with their output'
 complete -c joblock -n "__fish_joblock_needs_command" -f -a "init" -d 'Create a store'
 complete -c joblock -n "__fish_joblock_needs_command" -f -a "generate" -d 'Print man pages and shell completions'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l lock -d 'Take this lock instead of the job\'s own; several jobs can share it' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l unless-succeeded-within -d 'Skip, with exit code 0, if the job succeeded within this time' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
@@ -52,6 +54,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -s s -l signal -d '
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l override -d 'Run COMMAND although the jobs file has another for JOB'
@@ -88,6 +91,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand logs" -s f -l follow -d 
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
@@ -96,6 +100,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s s -l signal -d
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s n -l nonblock -d 'Don\'t wait while the lock is held (the default)'
@@ -125,6 +130,13 @@ complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l store -d 'Whe
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l keep -d 'Keep what ended within this time [default: keep in the jobs file]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l trust-clock -d 'Count ages by this machine\'s clock, even if nothing on record shows that it is right'
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l dry-run -d 'Say what would be deleted, and delete nothing'
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l json -d 'Print JSON'
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand init" -l group -d 'Let this group\'s members use it: folder 2770, database 0660' -r
 complete -c joblock -n "__fish_joblock_using_subcommand init" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand init" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
@@ -159,4 +171,5 @@ complete -c joblock -n "__fish_joblock_using_subcommand stop; and not contains -
 complete -c joblock -n "__fish_joblock_using_subcommand unlock; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
 complete -c joblock -n "__fish_joblock_using_subcommand assert; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
 complete -c joblock -n "__fish_joblock_using_subcommand check; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
+complete -c joblock -n "__fish_joblock_using_subcommand prune; and not contains -- -- (commandline -opc)" -f -a "(joblock generate jobs 2>/dev/null)"
 complete -c joblock -n "__fish_seen_subcommand_from completions" -f -a "bash zsh fish"

@@ -36,6 +36,7 @@ _arguments "${_arguments_options[@]}" : \
 '--unless-succeeded-within=[Skip, with exit code 0, if the job succeeded within this time]:DURATION:_default' \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
@@ -48,6 +49,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--override[Run COMMAND although the jobs file has another for JOB]' \
@@ -121,6 +123,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
@@ -133,6 +136,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-n[Don'\''t wait while the lock is held (the default)]' \
@@ -196,6 +200,19 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(prune)
+_arguments "${_arguments_options[@]}" : \
+'--keep=[Keep what ended within this time \[default\: keep in the jobs file\]]:DURATION:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
+'--trust-clock[Count ages by this machine'\''s clock, even if nothing on record shows that it is right]' \
+'--dry-run[Say what would be deleted, and delete nothing]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'*::jobs -- Only these jobs \[default\: all that have a history\]:_joblock_job_names' \
 && ret=0
 ;;
 (init)
@@ -277,6 +294,7 @@ _joblock_commands() {
 'assert:Inside a job\: tell by the exit code whether the lock is still held' \
 'check:Tell a monitoring system how the jobs are' \
 'doctor:Prove that the store does what locks need' \
+'prune:Delete old attempts from the history, with their output' \
 'init:Create a store' \
 'generate:Print man pages and shell completions' \
     )
@@ -335,6 +353,11 @@ _joblock__subcmd__init_commands() {
 _joblock__subcmd__logs_commands() {
     local commands; commands=()
     _describe -t commands 'joblock logs commands' commands "$@"
+}
+(( $+functions[_joblock__subcmd__prune_commands] )) ||
+_joblock__subcmd__prune_commands() {
+    local commands; commands=()
+    _describe -t commands 'joblock prune commands' commands "$@"
 }
 (( $+functions[_joblock__subcmd__rerun_commands] )) ||
 _joblock__subcmd__rerun_commands() {

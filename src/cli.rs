@@ -116,6 +116,13 @@ pub enum Verb {
     /// Takes locks of its own in the store and looks whether they exclude, outlive exec and end with a
     /// killed process; looks at file system, access, journal and clocks, and prints the store's UUID.
     Doctor(DoctorArgs),
+    /// Delete old attempts from the history, with their output
+    ///
+    /// What ended longer ago than --keep says, or keep in the jobs file. Of each job the newest attempt of each
+    /// outcome stays, whatever its age (the last success, the last failure, …), and so does what runs. It is
+    /// done in small slices, between which starts come in. A start of a job that has a keep deletes a slice itself,
+    /// after it has let go of the lock: prune is for the rest.
+    Prune(PruneArgs),
     /// Create a store
     ///
     /// run creates a store by itself; init is for those that a group or several hosts share. Doing it
@@ -140,6 +147,7 @@ impl Verb {
             Verb::Assert(_) => "assert",
             Verb::Check(_) => "check",
             Verb::Doctor(_) => "doctor",
+            Verb::Prune(_) => "prune",
             Verb::Init(_) => "init",
             Verb::Generate(_) => "generate",
         }
@@ -205,6 +213,9 @@ pub struct StartArgs {
     /// Wait at most this long for the lock, or forever; 0 is -n
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The lock")]
     pub wait: Option<Span>,
+    /// With -w: don't wait if N wait already
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "The lock")]
+    pub max_waiters: Option<u32>,
     /// Exit with N instead of 75 if the lock is held
     #[arg(short = 'E', long, value_name = "N", value_parser = clap::value_parser!(u8), help_heading = "The lock")]
     pub conflict_exit_code: Option<u8>,
@@ -240,6 +251,9 @@ pub struct StartArgs {
     /// Keep no output in the history, and hand the streams over untouched
     #[arg(long, help_heading = "The record")]
     pub no_capture: bool,
+    /// After the run, delete what of the job's history ended longer ago; forever: nothing [default: forever]
+    #[arg(long, value_name = "DURATION", value_parser = duration::keep, help_heading = "The record")]
+    pub keep: Option<Span>,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
@@ -413,6 +427,38 @@ pub struct CheckArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example: joblock doctor --store sqlite:/srv/nfs/joblock.db")]
 pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `joblock prune`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The age of an attempt is counted from its end. Attempts dated in the future are left alone. So that a wrong clock
+doesn't delete the history, ages are counted from what the history itself vouches for: not before attempts by a
+clock have been on record for an eighth of the time to keep, a week at most, are ages counted by it. What is
+old by the clock alone is left alone and told; --trust-clock deletes it.
+
+The file does not shrink: what is free in it is used again.
+
+Examples:
+  joblock prune                    (as the jobs file says)
+  joblock prune --keep 30d --dry-run
+  joblock prune person-sync --keep 1w")]
+pub struct PruneArgs {
+    /// Only these jobs [default: all that have a history]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<JobName>,
+    /// Keep what ended within this time [default: keep in the jobs file]
+    #[arg(long, value_name = "DURATION", value_parser = duration::keep)]
+    pub keep: Option<Span>,
+    /// Count ages by this machine's clock, even if nothing on record shows that it is right
+    #[arg(long)]
+    pub trust_clock: bool,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

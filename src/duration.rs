@@ -12,6 +12,9 @@ use thiserror::Error;
 /// The longest duration that has an end. Whoever wants more means `forever`.
 pub const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 
+/// The shortest duration but 0: what is printed has no smaller unit, and 0 means something else.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The shortest `--ttl`: below it the lease's arithmetic has no room for a slow disk.
 pub const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
@@ -68,7 +71,7 @@ pub enum DurationError {
     /// Over [`LONGEST`].
     #[error("{0:?} is too long: at most 36500d, or forever where that makes sense")]
     TooLong(String),
-    /// Above zero, yet below a nanosecond: it would turn into 0, which means something else.
+    /// Above zero, yet below a millisecond: it would be printed as 0, which means something else.
     #[error("{0:?} is too short to be measured: write 0 or at least 1ms")]
     TooShort(String),
     /// `forever` where an end is needed.
@@ -109,7 +112,7 @@ impl FromStr for Span {
         if parsed > LONGEST {
             return Err(DurationError::TooLong(text.to_owned()));
         }
-        if parsed.is_zero() && trimmed.bytes().any(|b| matches!(b, b'1'..=b'9')) {
+        if parsed < SHORTEST && trimmed.bytes().any(|b| matches!(b, b'1'..=b'9')) {
             return Err(DurationError::TooShort(text.to_owned()));
         }
         Ok(Span::For(parsed))
@@ -171,6 +174,14 @@ pub fn window(text: &str) -> Result<Duration, DurationError> {
     match finite(text)? {
         d if d.is_zero() => Err(DurationError::Zero(text.to_owned())),
         d => Ok(d),
+    }
+}
+
+/// For how long something is kept: more than 0, perhaps for ever.
+pub fn keep(text: &str) -> Result<Span, DurationError> {
+    match text.parse()? {
+        Span::For(d) if d.is_zero() => Err(DurationError::Zero(text.to_owned())),
+        span => Ok(span),
     }
 }
 
@@ -254,6 +265,7 @@ mod tests {
     #[case("99999999999999999999999999d", "is too long")]
     #[case("36501d", "is too long")]
     #[case("0.0000000001", "is too short")]
+    #[case("0.00081", "is too short")]
     fn no_durations(#[case] text: &str, #[case] says: &str) {
         let message = text.parse::<Span>().unwrap_err().to_string();
         assert!(message.contains(says), "{text:?}: {message}");

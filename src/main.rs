@@ -54,6 +54,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Verb::Check(args) => command::check::run(args, global),
         Verb::Doctor(args) => command::doctor::run(args, global),
         Verb::Generate(args) => command::generate::run(args, global),
+        Verb::Prune(args) => command::prune::run(args, global),
         Verb::Init(args) => command::init::run(args, global),
     }
 }

@@ -89,12 +89,12 @@ fn in_zone<Z: TimeZone>(local: NaiveDateTime, zone: &Z) -> DateTime<Utc> {
         return moment.with_timezone(&Utc);
     }
     // The clocks jumped over it: what they showed an hour later is as near as it gets.
-    let later = local + chrono::Duration::hours(1);
-    let moment = zone
-        .from_local_datetime(&later)
-        .earliest()
-        .map(|m| m.with_timezone(&Utc));
-    moment.map_or_else(|| local.and_utc(), |m| m - chrono::Duration::hours(1))
+    let hour = chrono::Duration::hours(1);
+    let moment = local
+        .checked_add_signed(hour)
+        .and_then(|later| zone.from_local_datetime(&later).earliest());
+    // none at the end of time as chrono knows it, either
+    moment.map_or_else(|| local.and_utc(), |m| m.with_timezone(&Utc) - hour)
 }
 
 impl fmt::Display for When {

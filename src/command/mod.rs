@@ -9,6 +9,7 @@ pub mod generate;
 pub mod history;
 pub mod init;
 pub mod logs;
+pub mod prune;
 pub mod reading;
 pub mod rerun;
 pub mod run;

@@ -10,6 +10,7 @@ use super::Setting;
 use crate::cli::{Global, Target};
 use crate::clock::{Boot, Wall};
 use crate::config::{Job, JobsFile};
+use crate::duration::Span;
 use crate::look::{Found, Look};
 use crate::name::{JobName, LockName, Token};
 use crate::output::{Page, say, show};
@@ -109,6 +110,11 @@ impl Reading {
     pub fn job(&self, job: &str) -> Option<&Job> {
         let name: JobName = job.parse().ok()?;
         self.jobs_file.as_ref()?.jobs.get(&name)
+    }
+
+    /// How long attempts of `job` are kept, if the jobs file says so.
+    pub fn keep(&self, job: &JobName) -> Option<Span> {
+        Some(self.jobs_file.as_ref()?.keep(job)?.value)
     }
 
     /// The lock of `job`.

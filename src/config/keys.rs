@@ -49,6 +49,12 @@ pub const TOP: &[Key] = &[
         "Refuse jobs that this file doesn't name, so that a typing error can't make a new lock. Default: false.",
     ),
     key(
+        "keep",
+        "a duration or \"forever\"",
+        r#""90d""#,
+        "How long attempts are kept in the history after they ended, for each job that says nothing else. Older ones are deleted a slice at a time, after a run has let go of its lock, and by joblock prune. Default: \"forever\".",
+    ),
+    key(
         "jobs",
         "tables",
         "{}",
@@ -87,6 +93,12 @@ pub const JOB: &[Key] = &[
         "a duration or \"forever\"",
         r#""10m""#,
         "Wait at most this long for the lock.",
+    ),
+    key(
+        "max-waiters",
+        "a number from 1 to 1000",
+        "1",
+        "With wait: refuse a start at once if so many wait for the lock already. Default: no limit.",
     ),
     key(
         "conflict-exit-code",
@@ -153,6 +165,12 @@ pub const JOB: &[Key] = &[
         "true or false",
         "true",
         "Keep no output in the history, and hand the streams over untouched. Default: false.",
+    ),
+    key(
+        "keep",
+        "a duration or \"forever\"",
+        r#""90d""#,
+        "How long its attempts are kept in the history after they ended. Of each outcome the newest stays, whatever its age. Default: the keep at the top of the file, else \"forever\".",
     ),
     key(
         "quiet",

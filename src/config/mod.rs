@@ -50,6 +50,8 @@ pub struct JobsFile {
     pub store_id: Option<At<String>>,
     /// `only-named-jobs`.
     pub only_named_jobs: bool,
+    /// `keep` of the jobs that have none of their own.
+    pub keep: Option<At<Span>>,
     /// `jobs`.
     pub jobs: BTreeMap<JobName, Job>,
 }
@@ -67,6 +69,8 @@ pub struct Job {
     pub ttl: Option<At<Duration>>,
     /// `wait`, or `nonblock` as a wait of 0.
     pub wait: Option<At<Span>>,
+    /// `max-waiters`.
+    pub max_waiters: Option<At<u32>>,
     /// `conflict-exit-code`.
     pub conflict_exit_code: Option<At<u8>>,
     /// `unless-succeeded-within`: for schedule and startup only.
@@ -87,6 +91,8 @@ pub struct Job {
     pub tags: BTreeMap<String, String>,
     /// `capture` in bytes, or `no-capture` as an inner `None`.
     pub capture: Option<At<Option<usize>>>,
+    /// `keep`.
+    pub keep: Option<At<Span>>,
     /// `quiet` (-1) or `verbose` (1).
     pub verbosity: Option<At<i8>>,
     /// `schedule` with `timezone`.
@@ -216,6 +222,12 @@ impl JobsFile {
     /// Reads `text`, the contents of the file at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<JobsFile, ConfigError> {
         read::jobs_file(path, text)
+    }
+
+    /// How long attempts of `name` are kept, if the file says so.
+    pub fn keep(&self, name: &JobName) -> Option<&At<Span>> {
+        let own = self.jobs.get(name).and_then(|job| job.keep.as_ref());
+        own.or(self.keep.as_ref())
     }
 
     /// The job called `name`; an error with a guess if the file wants only named jobs and has none such.

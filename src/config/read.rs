@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::values::{
-    Fault, capture, command, exit_code, flag, number_or_text, outcomes, span, tags, text_of, texts,
-    uuid, webhook,
+    Fault, capture, command, exit_code, flag, keep, number_or_text, outcomes, span, tags, text_of,
+    texts, uuid, waiters, webhook,
 };
 use super::{At, ConfigError, Job, JobsFile, Notify, Source};
 use crate::cli;
@@ -44,6 +44,7 @@ pub(super) fn jobs_file(path: &Path, text: &str) -> Result<JobsFile, ConfigError
             Ok(plan::parse_store_url(text_of(v)?.as_ref(), &folder)?)
         })?,
         store_id: top.get("store-id", uuid)?,
+        keep: top.get("keep", keep)?,
         only_named_jobs: top.get("only-named-jobs", flag)?.is_some_and(|at| at.value),
         jobs: BTreeMap::new(),
     };
@@ -204,6 +205,7 @@ impl<'a, 't> Table<'a, 't> {
             lock: self.get("lock", |v| Ok(text_of(v)?.parse()?))?,
             ttl: self.get("ttl", |v| Ok(duration::ttl(&number_or_text(v)?)?))?,
             wait: self.get("wait", span)?.or(nonblock),
+            max_waiters: self.get("max-waiters", waiters)?,
             conflict_exit_code: self.get("conflict-exit-code", exit_code)?,
             unless_succeeded_within: self.get("unless-succeeded-within", |v| {
                 Ok(duration::window(&number_or_text(v)?)?)
@@ -221,6 +223,7 @@ impl<'a, 't> Table<'a, 't> {
                 .map(|at| at.value)
                 .unwrap_or_default(),
             capture: self.get("capture", capture)?.or(no_capture),
+            keep: self.get("keep", keep)?,
             verbosity: quiet.or(verbose),
             schedule: self.schedule()?,
             after: self

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::DeValue;
 
 use crate::cli;
-use crate::duration::Span;
+use crate::duration::{self, Span};
 use crate::guess;
 use crate::store::record::Outcome;
 
@@ -55,12 +55,26 @@ pub fn span(value: &DeValue<'_>) -> Result<Span, Fault> {
     Ok(number_or_text(value)?.parse()?)
 }
 
+pub fn keep(value: &DeValue<'_>) -> Result<Span, Fault> {
+    Ok(duration::keep(&number_or_text(value)?)?)
+}
+
 pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {
     let number = value.as_integer().ok_or(Fault::Kind)?;
     number
         .as_str()
         .parse()
         .map_err(|_| Fault::Text(format!("{number} is no exit code: write 0 to 255")))
+}
+
+pub fn waiters(value: &DeValue<'_>) -> Result<u32, Fault> {
+    let number = value.as_integer().ok_or(Fault::Kind)?;
+    let parsed = number.as_str().parse().ok();
+    parsed.filter(|n| (1..=1000).contains(n)).ok_or_else(|| {
+        Fault::Text(format!(
+            "{number} waiters can't be: write 1 to 1000, or leave wait out"
+        ))
+    })
 }
 
 pub fn texts(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod history;
 pub mod json;
 pub mod logs;
+pub mod prune;
 pub mod record;
 pub mod show;
 pub mod status;

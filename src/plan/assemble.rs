@@ -51,7 +51,7 @@ pub fn plan(
         lock_source,
         repeats: None,
     };
-    let mut planned = assemble(what, &args.start, &entry, store, environment)?;
+    let mut planned = assemble(what, &args.start, file, &entry, store, environment)?;
     match (
         args.unless_succeeded_within,
         entry.get(|j| j.unless_succeeded_within.as_ref()),
@@ -107,7 +107,7 @@ pub fn rerun(
         lock_source,
         repeats,
     };
-    assemble(what, &args.start, &entry, store, environment)
+    assemble(what, &args.start, file, &entry, store, environment)
 }
 
 /// What the jobs file says of one job.
@@ -216,6 +216,7 @@ struct What {
 fn assemble(
     what: What,
     start: &StartArgs,
+    file: Option<&JobsFile>,
     entry: &Entry<'_>,
     store: Located,
     environment: &Environment,
@@ -231,11 +232,17 @@ fn assemble(
     let plan = RunPlan {
         store: store.url,
         store_id: store.pinned,
-        job: what.job,
+        job: what.job.clone(),
         lock: what.lock,
         lock_is_declared: matches!(from.lock, Source::File { .. }),
         ttl: entry.pick(&mut from.ttl, start.ttl, "--ttl", |j| j.ttl.as_ref()),
         wait: wait(start, entry, &mut from.wait),
+        max_waiters: entry.pick(
+            &mut from.max_waiters,
+            start.max_waiters,
+            "--max-waiters",
+            |j| j.max_waiters.as_ref(),
+        ),
         conflict_exit_code: entry
             .pick(
                 &mut from.conflict_exit_code,
@@ -288,6 +295,7 @@ fn assemble(
                 |j| j.capture.as_ref(),
             )
             .unwrap_or(Some(CAPTURE)),
+        keep: keep(start, &what.job, file, &mut from.keep),
         verbosity: match (start.quiet, start.verbose) {
             (true, _) => -1,
             (_, true) => 1,
@@ -296,6 +304,9 @@ fn assemble(
         command: what.command,
         repeats: what.repeats,
     };
+    if start.max_waiters.is_some() && plan.wait == Wait::No {
+        return Err(PlanError::NobodyWaits);
+    }
     let private_in_file = || {
         entry
             .get(|j| j.private_store.as_ref())
@@ -320,6 +331,26 @@ fn wait(start: &StartArgs, entry: &Entry<'_>, source: &mut Source) -> Wait {
         Some(Span::For(length)) => Wait::For(length),
         Some(Span::Forever) => Wait::Forever,
     }
+}
+
+/// A job that the file doesn't name is kept for as long as the file says of all.
+fn keep(
+    start: &StartArgs,
+    job: &JobName,
+    file: Option<&JobsFile>,
+    source: &mut Source,
+) -> Option<Duration> {
+    let (span, from) = match (start.keep, file) {
+        (Some(span), _) => (span, Source::Option("--keep")),
+        (None, file) => {
+            let file = file?;
+            let At { value, line } = file.keep(job)?;
+            let path = file.path.clone();
+            (*value, Source::File { path, line: *line })
+        }
+    };
+    *source = from;
+    span.limit()
 }
 
 /// The file's, and the command line's over them.

@@ -44,7 +44,8 @@ pub enum UrlError {
     NoPath(String),
     /// `?something`.
     #[error(
-        "{given:?} ends in ?{parameter}, which is unknown: the only one is ?shared, for sqlite:"
+        "{given:?} ends in ?{}, which is unknown: the only one is ?shared, for sqlite:",
+        parameter.escape_debug()
     )]
     Parameter {
         /// As given.
@@ -299,6 +300,7 @@ mod tests {
     #[case("sqlite:", "names no path")]
     #[case("sqlite:?shared", "names no path")]
     #[case("sqlite:/a?share", "the only one is ?shared")]
+    #[case("sqlite:/a?\u{1b}[2J", "ends in ?\\u{1b}[2J,")]
     #[case("lockfile:/a?shared", "the only one is ?shared")]
     #[case("postgres://host/db", "not there yet")]
     #[case("redis:host", "not there yet")]

@@ -6,15 +6,17 @@
 
 pub mod folder;
 pub mod lockfile;
-mod mount;
+pub mod mount;
 mod place;
 mod probe;
+pub mod pruning;
 pub mod record;
 pub mod spool;
 pub mod sqlite;
 mod trouble;
 mod vanished;
 
+pub use lockfile::queue::Queued;
 pub use place::{Place, ProcessId, Processes};
 
 use std::fmt;
@@ -27,6 +29,7 @@ use thiserror::Error;
 
 use crate::clock::{Boot, Wall};
 use crate::name::{LockName, RunId, Token};
+use pruning::{Prune, Pruned};
 use record::{Attempted, End, OutOfMemory, Query, RunRecord, Tail, Trigger, Who};
 
 /// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`.
@@ -367,6 +370,10 @@ pub trait Locks {
         request: &LockRequest<'_>,
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError>;
+    /// Takes a place among those who wait for the lock; with a `limit`, only if fewer than that wait, else the error is how
+    /// many do. Whoever dies gives it up.
+    fn queue(&self, lock: &LockName, limit: Option<u32>)
+    -> Result<Result<Queued, u32>, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.
@@ -402,6 +409,9 @@ pub trait History {
     fn jobs(&self) -> Result<Vec<String>, StoreError>;
     /// The kept output of a run.
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError>;
+    /// Deletes old attempts of a job with their output, or counts them: one slice, in one short transaction, so that
+    /// nobody's grant, heartbeat or start waits for long. See [`pruning`].
+    fn prune(&self, request: &Prune) -> Result<Pruned, StoreError>;
 }
 
 /// A store: its locks, its history, and what it says of itself.

@@ -14,8 +14,10 @@ use crate::name::RunId;
 
 /// What /proc says of the calling process.
 pub struct Seen {
-    cgroups: String,
-    mounts: String,
+    /// /proc/self/cgroup.
+    pub cgroups: String,
+    /// /proc/self/mountinfo.
+    pub mounts: String,
 }
 
 impl Seen {
@@ -127,10 +129,16 @@ impl JobCgroup {
         }
     }
 
-    /// Whether a process is in it, or below it.
+    /// Whether a process is in it, or below it. One that is there and can't be read counts as populated.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events"))
-            .is_ok_and(|events| events.contains("populated 1"))
+        match fs::read_to_string(self.0.join("cgroup.events")) {
+            Ok(events) => events.contains("populated 1"),
+            // removed, never made, or hidden from this user
+            Err(error) => !matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR | libc::EACCES | libc::EPERM)
+            ),
+        }
     }
 
     /// Kills and waits until nobody is in it, at most until `deadline`; says whether nobody is.

@@ -23,10 +23,9 @@ use super::spawn::Spawn;
 use super::timer::{Alarm, Suicide};
 use super::{give_up_streams, process, tree};
 use crate::clock::Boot;
+use crate::lease::fence::{Acts, Fence};
 use crate::plan::{Leftovers, RunPlan};
 
-/// How soon SIGKILL is repeated for what was forked while it was sent.
-const AGAIN: Duration = Duration::from_millis(20);
 /// How long a guard whose keeper is gone keeps the lock for front to have the end recorded.
 const RECORDING: Duration = Duration::from_secs(60);
 
@@ -58,12 +57,9 @@ pub fn run(plan: &RunPlan, sides: Sides) -> io::Result<()> {
         alarm: Alarm::new()?,
         suicide: Suicide::new()?,
         lock: None,
-        deadline: None,
+        fence: Fence::new(plan.kill_after, plan.time_limit, Boot::now()),
         job: None,
         status: None,
-        began: Boot::now(),
-        cause: None,
-        kill_at: None,
         leaked: 0,
         front_gone: false,
         recorded: false,
@@ -87,12 +83,9 @@ struct Guard<'a> {
     alarm: Alarm,
     suicide: Suicide,
     lock: Option<OwnedFd>,
-    deadline: Option<Deadline>,
+    fence: Fence,
     job: Option<Pid>,
     status: Option<Status>,
-    began: Boot,
-    cause: Option<Cause>,
-    kill_at: Option<Boot>,
     leaked: u32,
     front_gone: bool,
     /// Front says that the end is recorded.
@@ -159,7 +152,10 @@ impl Guard<'_> {
                         self.start(&variables, deadline, lock);
                     }
                 }
-                Received::Message(ToGuard::Renewed(deadline), _) => self.set_deadline(deadline),
+                Received::Message(ToGuard::Renewed(deadline), _) => {
+                    self.fence.renewed(deadline);
+                    self.suicide.set(self.fence.suicide_at());
+                }
                 Received::Message(ToGuard::End(cause), _) => self.end(cause),
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
@@ -190,17 +186,15 @@ impl Guard<'_> {
         lock: Option<OwnedFd>,
     ) {
         self.lock = lock;
-        self.set_deadline(deadline);
-        self.began = Boot::now();
-        // The second look between grant and start: whoever was frozen in between must not begin.
-        if deadline.is_some_and(|d| self.began >= d.term) {
-            self.cause = Some(Cause::Lost);
+        let may_start = self.fence.may_start(deadline, Boot::now());
+        self.suicide.set(self.fence.suicide_at());
+        if !may_start {
             self.status = Some(Status::Unknown);
             return;
         }
         if self.front_is_gone_now() {
             self.status = Some(Status::Unknown);
-            self.cause = Some(Cause::FrontGone);
+            self.fence.not_started(Cause::FrontGone);
             return;
         }
         let cgroup = self.sides.cgroup.as_ref().and_then(JobCgroup::make);
@@ -231,11 +225,6 @@ impl Guard<'_> {
         self.front_gone
     }
 
-    fn set_deadline(&mut self, deadline: Option<Deadline>) {
-        self.deadline = deadline;
-        self.suicide.set(deadline.map(|d| d.suicide));
-    }
-
     fn pass_on(&self, signal: i32) {
         // Not reaped yet, so the pid is still the job's.
         if let (Some(job), None) = (self.job, self.status) {
@@ -246,64 +235,47 @@ impl Guard<'_> {
         }
     }
 
-    /// Begins to end the job. What takes the lock away outweighs what merely ends the run.
     fn end(&mut self, cause: Cause) {
-        let lost = matches!(cause, Cause::Lost | Cause::Revoked);
-        if self.cause.is_some() && !lost {
-            return;
-        }
-        let first = self.kill_at.is_none();
-        self.cause = Some(cause);
-        let now = Boot::now();
-        let kill_at = match (cause, self.deadline) {
-            // Somebody else may have the lock already: there is no time for grace, but for what the fence left.
-            (Cause::Lost, Some(deadline)) if now < deadline.kill && now >= deadline.term => {
-                deadline.kill
-            }
-            (Cause::Lost, _) => now,
-            _ => now + self.plan.kill_after,
-        };
-        self.kill_at = Some(self.kill_at.map_or(kill_at, |before| before.min(kill_at)));
-        if first {
-            tree::terminate(self.plan.signal);
-        }
+        let acts = self.fence.end(cause, Boot::now());
+        self.act(acts);
     }
 
     fn mind_the_time(&mut self) {
-        if self.job.is_none() {
-            return;
-        }
-        let now = Boot::now();
-        if self.deadline.is_some_and(|d| now >= d.term) && self.cause != Some(Cause::Lost) {
-            self.end(Cause::Lost);
-        }
-        if self.cause.is_none()
-            && self.status.is_none()
-            && self.time_limit_at().is_some_and(|at| now >= at)
-        {
-            self.end(Cause::TimeLimit);
-        }
-        if self.kill_at.is_some_and(|at| now >= at) {
-            tree::terminate(libc::SIGKILL);
-            self.sides.cgroup.iter().for_each(JobCgroup::kill);
-            self.kill_at = Some(now + AGAIN);
+        if self.job.is_some() {
+            let acts = self.fence.mind(self.status.is_some(), Boot::now());
+            self.act(acts);
         }
     }
 
-    fn time_limit_at(&self) -> Option<Boot> {
-        self.plan.time_limit.map(|limit| self.began + limit)
+    fn act(&self, acts: Acts) {
+        if acts.terminate {
+            self.signal_tree(self.plan.signal);
+        }
+        if acts.kill {
+            self.signal_tree(libc::SIGKILL);
+            self.sides.cgroup.iter().for_each(JobCgroup::kill);
+        }
+    }
+
+    /// Says how many there were.
+    fn signal_tree(&self, signal: i32) -> u32 {
+        tree::terminate(signal).unwrap_or_else(|_| {
+            // No file to look at /proc with (too many are open): what the kernel reaches without one.
+            self.pass_on(signal);
+            if let (Some(job), None, true) = (self.job, self.status, self.sides.own_group) {
+                let _ = rustix::process::kill_process_group(job, Signal::CONT);
+                // SAFETY: kill(2) on the group of our own child, which is not waited for.
+                unsafe {
+                    libc::kill(-job.as_raw_nonzero().get(), signal);
+                }
+            }
+            0
+        })
     }
 
     fn next_moment(&self) -> Option<Boot> {
         self.job?;
-        let term = self
-            .deadline
-            .map(|d| d.term)
-            .filter(|_| self.cause != Some(Cause::Lost));
-        let limit = self
-            .time_limit_at()
-            .filter(|_| self.cause.is_none() && self.status.is_none());
-        [term, limit, self.kill_at].into_iter().flatten().min()
+        self.fence.next_moment(self.status.is_some())
     }
 
     /// True once there is no child left, of whatever depth: orphans become this subreaper's children.
@@ -350,14 +322,14 @@ impl Guard<'_> {
             self.tell_front(&FromGuard::FirstEnded(status));
         }
         match self.plan.leftovers {
-            Leftovers::End if self.kill_at.is_none() => {
-                self.leaked = tree::terminate(self.plan.signal);
-                self.kill_at = Some(Boot::now() + self.plan.kill_after);
+            Leftovers::End if !self.fence.is_ending() => {
+                self.leaked = self.signal_tree(self.plan.signal);
+                self.fence.end_leftovers(Boot::now());
             }
-            Leftovers::WaitFor if self.cause.is_none() => {
+            Leftovers::WaitFor if self.fence.cause().is_none() => {
                 let own = process::own().pid;
-                self.leaked =
-                    u32::try_from(process::descendants(own, &[]).len()).unwrap_or(u32::MAX);
+                let left = process::descendants(own, &[]).unwrap_or_default();
+                self.leaked = u32::try_from(left.len()).unwrap_or(u32::MAX);
             }
             _ => {}
         }
@@ -367,8 +339,8 @@ impl Guard<'_> {
         let (peak_memory_kib, cpu) = children_usage();
         Ended {
             status: self.status.unwrap_or(Status::Unknown),
-            cause: self.cause,
-            duration: Boot::now().since(self.began),
+            cause: self.fence.cause(),
+            duration: Boot::now().since(self.fence.began()),
             leaked: self.leaked,
             peak_memory_kib,
             cpu,

@@ -15,39 +15,12 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Boot, Wall};
+use crate::clock::Wall;
+pub use crate::lease::fence::{Cause, Deadline};
 use crate::name::Token;
 
 /// Larger than any message: texts in them are bounded by their writers.
 const LARGEST: usize = 64 * 1024;
-
-/// The absolute moments at which a lease that was not renewed ends the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadline {
-    /// The job gets TERM.
-    pub term: Boot,
-    /// The tree gets KILL.
-    pub kill: Boot,
-    /// The kernel kills the guard.
-    pub suicide: Boot,
-}
-
-/// Why the guard ends the job before it ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cause {
-    /// Its time limit.
-    TimeLimit,
-    /// `joblock stop`.
-    Stop,
-    /// `joblock unlock`.
-    Revoked,
-    /// Not renewed in time, or taken by another.
-    Lost,
-    /// Front is gone.
-    FrontGone,
-    /// Guard is gone; front or keeper ended the tree.
-    GuardGone,
-}
 
 /// How the job's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,15 +3,15 @@
 //! What it does not find: a process that dropped both the inherited descriptor and its environment after all three of
 //! its run's own processes were gone. Nor does it see into a pid namespace that it is not above of.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::JobCgroup;
 use super::memory;
@@ -36,7 +36,7 @@ pub fn signal(id: ProcessId, signal: i32) -> Result<(), Errno> {
 }
 
 fn open(id: ProcessId) -> Result<OwnedFd, Errno> {
-    let pid = Pid::from_raw(id.pid).ok_or(Errno::SRCH)?;
+    let pid = process::pid(id).ok_or(Errno::SRCH)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // The pidfd pins the process: if the start time is still right now, it was right when it was opened.
     if process::stat(id.pid).is_some_and(|s| s.id == id) {
@@ -54,14 +54,25 @@ fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Errno> {
 
 /// Sends `with` to everything below this process, then SIGCONT, so that a stopped one can follow.
 /// Says how many there were.
-pub fn terminate(with: i32) -> u32 {
-    let found = process::descendants(process::own().pid, &[]);
+///
+/// # Errors
+/// If /proc can't be looked at; nothing was sent then.
+pub fn terminate(with: i32) -> io::Result<u32> {
+    let own = process::own().pid;
+    let found = process::descendants(own, &[])?;
     for process in &found {
-        if signal(process.id, with).is_ok() && with != libc::SIGKILL {
+        let sent = signal(process.id, with);
+        if sent.is_ok() && with != libc::SIGKILL {
             let _ = signal(process.id, libc::SIGCONT);
+        } else if sent.is_err_and(|error| error != Errno::SRCH) && process.parent == own {
+            // No pidfd to be had; the pid of a child that is not waited for is still its own.
+            // SAFETY: kill(2) on our own child.
+            unsafe {
+                libc::kill(process.id.pid, with);
+            }
         }
     }
-    u32::try_from(found.len()).unwrap_or(u32::MAX)
+    Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
 }
 
 /// Whether front, keeper or guard of `holder` is alive; `None` if that can't be seen from where this process is.
@@ -119,24 +130,34 @@ impl Tree {
 
     /// What is left of `holder`'s job here, for people: pids, names and states. The run's own processes are not among them.
     pub fn left(&self, holder: &Holder) -> Vec<String> {
-        names(&Self::leftovers(holder, None))
+        Self::leftovers(holder, None)
+            .map_or_else(|error| vec![unknown(&error)], |left| names(&left))
     }
 
-    fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> Vec<Stat> {
+    fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> io::Result<Vec<Stat>> {
         let own = process::own().pid;
-        let marked = |pid| {
-            process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str())
-        };
-        let holds = |pid| {
-            lock_file.is_some_and(|(device, inode)| {
-                holds_the_lock(pid, device, inode, holder.processes.keeper.pid)
-            })
-        };
-        process::all()
-            .into_iter()
-            .filter(|p| p.is_alive() && p.id.pid != own && (marked(p.id.pid) || holds(p.id.pid)))
-            .collect()
+        let mut left = Vec::new();
+        for process in process::all()? {
+            let pid = process.id.pid;
+            if pid == own || !process.is_alive() {
+                continue;
+            }
+            let mark = process::environment_value(pid, MARK)?;
+            if mark.is_some_and(|id| id == holder.run_id.as_str())
+                || lock_file.map_or(Ok(false), |(device, inode)| {
+                    holds_the_lock(pid, device, inode, holder.processes.keeper.pid)
+                })?
+            {
+                left.push(process);
+            }
+        }
+        Ok(left)
     }
+}
+
+/// Nobody may begin while it is not known who is there.
+fn unknown(error: &io::Error) -> String {
+    format!("processes that can't be looked at: {error}")
 }
 
 fn names(processes: &[Stat]) -> Vec<String> {
@@ -148,10 +169,11 @@ fn names(processes: &[Stat]) -> Vec<String> {
 
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
-        if self.alive(holder) == Some(true) {
-            Cleared::Alive
-        } else {
-            self.end(holder, lock_file)
+        match (self.alive(holder), lock_file) {
+            (Some(true), _) => Cleared::Alive,
+            // Somebody has its lock, and it can't be told from here whether that is the holder itself.
+            (None, Some(_)) => Cleared::Alive,
+            _ => self.end(holder, lock_file),
         }
     }
 
@@ -178,7 +200,10 @@ impl Tree {
             return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
         }
         loop {
-            let found = Self::leftovers(holder, file);
+            let found = match Self::leftovers(holder, file) {
+                Ok(found) => found,
+                Err(error) => return Cleared::Stuck(unknown(&error)),
+            };
             if found.is_empty() {
                 return Cleared::Gone { ended };
             }
@@ -193,11 +218,10 @@ impl Tree {
                 }
             }
             if !waited || Boot::now() >= deadline {
-                let left = names(&Self::leftovers(holder, file));
-                return if left.is_empty() {
-                    Cleared::Gone { ended }
-                } else {
-                    Cleared::Stuck(left.join(", "))
+                return match Self::leftovers(holder, file) {
+                    Ok(left) if left.is_empty() => Cleared::Gone { ended },
+                    Ok(left) => Cleared::Stuck(names(&left).join(", ")),
+                    Err(error) => Cleared::Stuck(unknown(&error)),
                 };
             }
         }
@@ -223,20 +247,31 @@ fn wait_for_death(pidfd: &OwnedFd, deadline: Boot) -> bool {
 /// Whether `pid` has the very open file that `keeper` took the flock(2) through, not merely the same file, as somebody who
 /// waits for the lock does, or the one that the next run locked: fdinfo has a `lock:` line for such a descriptor only, and
 /// names the process that took the lock (proc_pid_fdinfo(5), proc_locks(5)).
-fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> bool {
+fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<bool> {
     let process = Path::new("/proc").join(pid.to_string());
-    let Ok(folder) = fs::read_dir(process.join("fd")) else {
-        return false;
+    let Some(folder) = process::seen(fs::read_dir(process.join("fd")))? else {
+        return Ok(false);
     };
-    folder.flatten().any(|entry| {
-        fs::metadata(entry.path()).is_ok_and(|m| m.dev() == device && m.ino() == inode)
-            && fs::read_to_string(process.join("fdinfo").join(entry.file_name()))
-                .is_ok_and(|info| info.lines().any(|line| locker(line) == Some(keeper)))
-    })
+    for entry in folder {
+        let Some(entry) = process::seen(entry)? else {
+            continue;
+        };
+        let file = process::seen(fs::metadata(entry.path()))?;
+        if !file.is_some_and(|m| m.dev() == device && m.ino() == inode) {
+            continue;
+        }
+        let info = process::seen(fs::read_to_string(
+            process.join("fdinfo").join(entry.file_name()),
+        ))?;
+        if info.is_some_and(|info| info.lines().any(|line| locker(line) == Some(keeper))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// From a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
-fn locker(line: &str) -> Option<i32> {
+/// The pid that took the flock(2), from a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
+pub fn locker(line: &str) -> Option<i32> {
     let mut fields = line.strip_prefix("lock:")?.split_whitespace().skip(1);
     (fields.next()? == "FLOCK")
         .then(|| fields.nth(2)?.parse().ok())
@@ -246,6 +281,51 @@ fn locker(line: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
+    use crate::name::RunId;
+    use crate::store::Processes;
+    use crate::store::record::{Trigger, Who};
+
+    /// What can't be compared is not dead: a start that could not read its boot id once killed a live run.
+    #[test]
+    fn a_holder_that_cannot_be_told_dead_from_here_keeps_its_lock_and_its_job() {
+        let mut job = std::process::Command::new("sleep")
+            .arg("1000")
+            .env(MARK, "0123456789abcdef")
+            .spawn()
+            .expect("a job");
+        let own = process::own();
+        let holder = Holder {
+            run_id: "0123456789abcdef".parse::<RunId>().expect("a run id"),
+            job: "a".into(),
+            trigger: Trigger::Other,
+            who: Who {
+                uid: 0,
+                user: "root".into(),
+                sudo_user: None,
+                terminal: None,
+            },
+            place: Place::here(),
+            processes: Processes {
+                front: own,
+                keeper: own,
+                guard: own,
+            },
+            cgroup: None,
+            since: Wall::now(),
+        };
+        let nowhere = Place {
+            boot_id: String::new(),
+            ..Place::here()
+        };
+        let file = tempfile::tempfile().expect("a file");
+        let cleared = Tree::new(nowhere).clear(&holder, Some(file.as_fd()));
+        let lives = matches!(job.try_wait(), Ok(None));
+        let _ = job.kill();
+        let _ = job.wait();
+        assert_eq!(cleared, Cleared::Alive);
+        assert!(lives);
+    }
 
     #[test]
     fn the_process_that_took_a_lock_is_read_from_fdinfo() {

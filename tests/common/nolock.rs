@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use joblock::clock::{Boot, Wall};
 use joblock::name::{LockName, RunId, Token};
+use joblock::store::pruning::{Prune, Pruned};
 use joblock::store::record::{Attempted, End, Query, RunRecord, Tail};
 use joblock::store::{
-    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Recorded,
-    Renewal, Request, Store, StoreError,
+    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Queued,
+    Recorded, Renewal, Request, Store, StoreError,
 };
 
 /// A folder with a token and a file for each run.
@@ -77,6 +78,9 @@ impl Locks for NoLock {
             token,
         })))
     }
+    fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
+        Ok(Err(0))
+    }
     fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
         Ok(Observed::nobody())
     }
@@ -128,6 +132,9 @@ impl History for NoLock {
     }
     fn tail(&self, _: &RunId) -> Result<Option<Tail>, StoreError> {
         Ok(None)
+    }
+    fn prune(&self, _: &Prune) -> Result<Pruned, StoreError> {
+        Ok(Pruned::default())
     }
 }
 

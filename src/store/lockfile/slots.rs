@@ -7,8 +7,7 @@
 //! | 5 | a revocation |
 //! | 6 to 9 | [`Claim`]s |
 //!
-//! Slots of neighbouring grants stand in different blocks (2 (n mod 2) + seq mod 2), and so do claims (6 + n mod 4): what the holder of
-//! one grant, or a taker, writes late, after it was stopped or cut off, does not hide what belongs to the next one.
+//! Which of them is whose is said in [`crate::lease::blocks`].
 //!
 //! A block begins with `joblock\n`, the format's version (4 bytes, little endian), the length of what follows
 //! (4 bytes), its FNV-1a sum (8 bytes) and then JSON.
@@ -24,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Boot, Wall};
+use crate::lease::blocks;
 use crate::name::{RunId, Token};
 use crate::store::Holder;
 
@@ -56,10 +56,10 @@ pub enum Place {
 impl Place {
     fn offset(self) -> u64 {
         let block = match self {
-            Place::Slot(token, seq) => 2 * (token.0 % 2) + seq % 2,
-            Place::Stop => 4,
-            Place::Revoke => 5,
-            Place::Claim(token) => 6 + token.0 % 4,
+            Place::Slot(token, seq) => blocks::slot(token, seq),
+            Place::Stop => blocks::STOP,
+            Place::Revoke => blocks::REVOKE,
+            Place::Claim(token) => blocks::claim(token),
         };
         block * BLOCK as u64
     }
@@ -253,7 +253,7 @@ pub fn holders(file: &File) -> io::Result<Holders> {
                 if found
                     .newest
                     .as_ref()
-                    .is_none_or(|b| (b.token, b.seq) < (slot.token, slot.seq))
+                    .is_none_or(|b| blocks::newer((slot.token, slot.seq), (b.token, b.seq)))
                 {
                     found.newest = Some(slot);
                 }

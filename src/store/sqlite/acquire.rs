@@ -1,4 +1,5 @@
-//! How a lock of the `sqlite:` store is taken: kernel lock first, then one transaction.
+//! How a lock of the `sqlite:` store is taken: kernel lock first, then one transaction. In which order, and what is
+//! made of the answers, is decided in [`crate::lease::taker`]; here are its hands.
 
 use std::sync::Arc;
 
@@ -6,15 +7,18 @@ use super::grant::SqliteGrant;
 use super::locks::{self, LockRow};
 use super::{Inner, rows};
 use crate::clock::Boot;
-use crate::lease::takeover::{Decision, Mark, Sighting, Unreleased, decide};
+use crate::lease::holder::{By, Lease};
+use crate::lease::row;
+use crate::lease::takeover::{Mark, Unreleased};
+use crate::lease::taker::{Looked, Over, Step, Taker, Written};
 use crate::lease::timing::Timing;
-use crate::name::Token;
+use crate::name::{RunId, Token};
 use crate::store::lockfile::attempt::{Look, SOON, Steps};
 use crate::store::lockfile::file::LockFile;
 use crate::store::lockfile::side::Side;
 use crate::store::lockfile::wait::Waiters;
 use crate::store::record::{OutOfMemory, Outcome};
-use crate::store::{Cleared, LockRequest, Observed, Place, StoreError, trouble};
+use crate::store::{Cleared, Holder, LockRequest, Observed, Place, StoreError, trouble};
 
 impl Steps for Arc<Inner> {
     fn here(&self) -> &Place {
@@ -46,183 +50,188 @@ fn with_lock(
 ) -> Result<Look, StoreError> {
     let path = file.path.clone();
     let broken = |e: std::io::Error| trouble::from_io(&path, &e);
-    // before the looks at file and row, and before the grant is sent: it serves as both
     let before = Boot::now();
     let Some(side) = Side::of(file).map_err(broken)? else {
         return Ok(Look::Again);
     };
-    // A database that was deleted, or put back from a backup, knows fewer grants than the lock file.
     let floor = side.holders().map_err(broken)?.newest.map(|s| s.token);
-    match write_grant(inner, request, &side, floor, None)? {
-        Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
-            inner, request, side, token, before,
-        )))),
-        Written::Not(Some(old)) => take_over(inner, request, side, &old, floor, before),
-        Written::Not(None) => Ok(Look::Again),
-    }
-}
-
-fn granted(
-    inner: &Arc<Inner>,
-    request: &LockRequest<'_>,
-    side: Side,
-    token: Token,
-    sent: Boot,
-) -> SqliteGrant {
-    let timing = Timing::of(request.ttl.unwrap_or(Timing::DEFAULT));
-    SqliteGrant::new(Arc::clone(inner), side, request, token, timing, sent)
-}
-
-enum Written {
-    Granted(Token),
-    /// The row is unreleased, and not the one that was expected.
-    Not(Option<Box<LockRow>>),
-}
-
-/// The grant, in one transaction: token, owner and the run's begin. The token is newer than the row's and than `floor`. `old`: the unreleased grant that may be overwritten
-/// if it is as it was seen, and what became of its run.
-fn write_grant(
-    inner: &Arc<Inner>,
-    request: &LockRequest<'_>,
-    side: &Side,
-    floor: Option<Token>,
-    old: Option<(&LockRow, Outcome, OutOfMemory)>,
-) -> Result<Written, StoreError> {
-    let timing = Timing::of(request.ttl.unwrap_or(Timing::DEFAULT));
-    inner.db().write(|tx| {
-        let row = locks::get(tx, &request.lock)?;
-        let newest = row.as_ref().map(|row| row.token).max(floor);
-        let token = newest.map_or(Token(1), Token::next);
-        if let Some(row) = row {
-            match old {
-                _ if row.released => {}
-                Some((seen, outcome, memory)) if seen.unchanged(&row) => {
-                    rows::abandon(tx, &row.owner, outcome, memory)?;
+    let (mut taker, mut step) = Taker::begin(before, floor);
+    let hands = Hands {
+        inner,
+        request,
+        side,
+    };
+    let mut trouble = None;
+    loop {
+        step = match step {
+            Step::Grant { over, floor } => {
+                taker.written(match hands.write_grant(floor, over.as_ref()) {
+                    Ok(written) => written,
+                    Err(error) => {
+                        trouble = Some(error);
+                        Written::Unknown
+                    }
+                })
+            }
+            Step::GiveBack => {
+                hands.give_back();
+                return trouble.map_or(Ok(Look::Again), Err);
+            }
+            Step::Look(old) => taker.looked(&hands.look(&old)?, Boot::now()),
+            Step::Remember(sighting) => {
+                let place = &inner.here;
+                inner
+                    .db()
+                    .write(|tx| locks::keep_sighting(tx, &request.lock, place, &sighting))?;
+                taker.remembered()
+            }
+            // nobody inherited the lock any more: only those who closed it can be left
+            Step::Clear(old) => match request.clearing.clear(&old.holder, None) {
+                Cleared::Gone { .. } => taker.cleared(false, Boot::now()),
+                Cleared::Alive => taker.cleared(true, Boot::now()),
+                Cleared::Stuck(left) => {
+                    let run = old.owner;
+                    return Err(StoreError::Leftovers { run, left });
                 }
-                _ => return Ok(Written::Not(Some(Box::new(row)))),
+            },
+            Step::Claim(token) => {
+                let claimed = hands.side.claim(token, &request.holder.run_id);
+                claimed.map_err(broken)?;
+                taker.claimed()
+            }
+            Step::LookAgain(old) => {
+                let mark = hands.mark(&old)?;
+                taker.looked_again(mark, Boot::now())
+            }
+            Step::Over(Over::Granted { token, sent }) => return Ok(hands.granted(token, sent)),
+            Step::Over(Over::Again) => return Ok(Look::Again),
+            Step::Over(Over::Alive) => {
+                return Ok(Look::Leased(inner.inspect(&request.lock)?, SOON));
+            }
+            Step::Over(Over::Until(until)) => {
+                let seen = inner.inspect(&request.lock)?;
+                return Ok(Look::Leased(seen, until.since(Boot::now())));
             }
         }
-        let grant = LockRow {
-            token,
-            owner: request.holder.run_id.clone(),
-            released: false,
-            seq: 0,
-            ttl: timing.ttl(),
-            granted_on: side.lock.id,
-            holder: request.holder.clone(),
-        };
-        locks::grant(tx, &request.lock, &grant)?;
-        let mut record = request.record.clone();
-        record.token = Some(token);
-        rows::upsert(tx, &record)?;
-        Ok(Written::Granted(token))
-    })
+    }
 }
 
-fn mark(row: &LockRow, side: &Side) -> std::io::Result<Mark> {
-    let slot = side
-        .holders()?
-        .newest
-        .filter(|s| s.token == row.token && s.owner == row.owner);
-    Ok(Mark {
-        token: row.token,
-        row_seq: row.seq,
-        slot_seq: slot.map(|s| s.seq),
-        file: side.lock.id,
-    })
-}
-
-/// The row says that `old` was not released.
-fn take_over(
-    inner: &Arc<Inner>,
-    request: &LockRequest<'_>,
+struct Hands<'a> {
+    inner: &'a Arc<Inner>,
+    request: &'a LockRequest<'a>,
     side: Side,
-    old: &LockRow,
-    floor: Option<Token>,
-    before: Boot,
-) -> Result<Look, StoreError> {
-    let path = side.lock.path.clone();
-    let broken = |e: std::io::Error| trouble::from_io(&path, &e);
-    // its end may wait in the spool, and frees the lock
-    inner.fold()?;
-    let (row, known) = inner.db().read(|conn| {
-        Ok((
-            locks::get(conn, &request.lock)?,
-            locks::sighting(conn, &request.lock, &inner.here)?,
-        ))
-    })?;
-    if row.as_ref() != Some(old) {
-        return Ok(Look::Again);
-    }
-    let place = &old.holder.place;
-    let seen = Unreleased {
-        mark: mark(old, &side).map_err(broken)?,
-        granted_on: old.granted_on,
-        same_boot: (!place.boot_id.is_empty() && !inner.here.boot_id.is_empty())
-            .then(|| place.same_boot(&inner.here)),
-        local_file: side.lock.local,
-        local_store: !inner.shared,
-        ttl: old.ttl,
-    };
-    let decision = decide(&seen, known.as_ref(), before, Boot::now());
-    if let Decision::Wait { sighting, until } = decision {
-        remember(inner, request, known.as_ref(), &sighting)?;
-        return Ok(Look::Leased(
-            inner.inspect(&request.lock)?,
-            until.since(Boot::now()),
-        ));
-    }
-    // we hold its kernel lock: nobody inherited it any more, only those who closed it can be left
-    match request.clearing.clear(&old.holder, None) {
-        // of its three processes only the one without the lock can be left, or, where kernel locks don't reach, any:
-        // a front that is about to end, or one that is stopped. It is a holder until it is gone.
-        Cleared::Alive => return Ok(Look::Leased(inner.inspect(&request.lock)?, SOON)),
-        Cleared::Stuck(left) => {
-            return Err(StoreError::Leftovers {
-                run: old.owner.clone(),
-                left,
-            });
-        }
-        Cleared::Gone { .. } => {}
-    }
-    if decision == Decision::TakeLapsed {
-        side.claim(old.token, &request.holder.run_id)
-            .map_err(broken)?;
-        let after = mark(old, &side).map_err(broken)?;
-        if after != seen.mark {
-            // alive after all. The claim stays: see `grant`
-            return Ok(Look::Leased(inner.inspect(&request.lock)?, old.ttl));
-        }
-    }
-    let record = inner.db().read(|conn| rows::by_id(conn, &old.owner))?;
-    let memory = record.map_or(OutOfMemory::Unknown, |record| {
-        request.clearing.out_of_memory(&record)
-    });
-    let outcome = if memory == OutOfMemory::Yes {
-        Outcome::OomKilled
-    } else {
-        Outcome::Abandoned
-    };
-    let sent = Boot::now();
-    match write_grant(inner, request, &side, floor, Some((old, outcome, memory)))? {
-        Written::Granted(token) => Ok(Look::Granted(Box::new(granted(
-            inner, request, side, token, sent,
-        )))),
-        Written::Not(_) => Ok(Look::Again),
-    }
 }
 
-/// Keeps what was seen, so that an attempt a minute from now goes on counting.
-fn remember(
-    inner: &Inner,
-    request: &LockRequest<'_>,
-    known: Option<&Sighting>,
-    seen: &Sighting,
-) -> Result<(), StoreError> {
-    if known == Some(seen) {
-        return Ok(());
+impl Hands<'_> {
+    fn granted(self, token: Token, sent: Boot) -> Look {
+        let by = if self.inner.shared {
+            By::Slot
+        } else {
+            By::Kernel
+        };
+        let lease = Lease::new(token, self.timing(), by, sent);
+        let inner = Arc::clone(self.inner);
+        Look::Granted(Box::new(SqliteGrant::new(
+            inner,
+            self.side,
+            self.request,
+            lease,
+        )))
     }
-    inner
-        .db()
-        .write(|tx| locks::keep_sighting(tx, &request.lock, &inner.here, seen))
+
+    fn timing(&self) -> Timing {
+        Timing::of(self.request.ttl.unwrap_or(Timing::DEFAULT))
+    }
+
+    /// The grant, in one transaction: token, owner and the run's begin, and what became of the run that it is written over.
+    fn write_grant(
+        &self,
+        floor: Option<Token>,
+        over: Option<&LockRow>,
+    ) -> Result<Written<Holder>, StoreError> {
+        let Hands {
+            inner,
+            request,
+            side,
+        } = self;
+        let abandoned = over.map(|old| self.abandoned(&old.owner)).transpose()?;
+        inner.db().write(|tx| {
+            let row = locks::get(tx, &request.lock)?;
+            let Some(token) = row::may_grant(row.as_ref(), floor, over) else {
+                return row
+                    .map(Written::Held)
+                    .ok_or(rusqlite::Error::QueryReturnedNoRows);
+            };
+            if let (Some(old), Some((outcome, memory))) = (row.filter(|r| !r.released), abandoned) {
+                rows::abandon(tx, &old.owner, outcome, memory)?;
+            }
+            let grant = LockRow {
+                token,
+                owner: request.holder.run_id.clone(),
+                released: false,
+                seq: 0,
+                ttl: self.timing().ttl(),
+                granted_on: side.lock.id,
+                holder: request.holder.clone(),
+            };
+            locks::grant(tx, &request.lock, &grant)?;
+            let mut record = request.record.clone();
+            record.token = Some(token);
+            rows::upsert(tx, &record)?;
+            Ok(Written::Granted(token))
+        })
+    }
+
+    /// Nobody would renew a grant that the store took although it gave an error. Should this fail too, the next attempt finds a run that is gone.
+    fn give_back(&self) {
+        let (lock, owner) = (&self.request.lock, &self.request.holder.run_id);
+        let _ = self
+            .inner
+            .db()
+            .write(|tx| locks::give_back(tx, lock, owner));
+    }
+
+    /// What became of a run that left no end.
+    fn abandoned(&self, run: &RunId) -> Result<(Outcome, OutOfMemory), StoreError> {
+        let record = self.inner.db().read(|conn| rows::by_id(conn, run))?;
+        let memory = record.map_or(OutOfMemory::Unknown, |record| {
+            self.request.clearing.out_of_memory(&record)
+        });
+        Ok(match memory {
+            OutOfMemory::Yes => (Outcome::OomKilled, memory),
+            _ => (Outcome::Abandoned, memory),
+        })
+    }
+
+    fn mark(&self, row: &LockRow) -> Result<Mark, StoreError> {
+        let found = self.side.holders();
+        let slot = found
+            .map_err(|e| trouble::from_io(&self.side.lock.path, &e))?
+            .newest;
+        let slot = slot.as_ref().map(|s| (s.token, &s.owner, s.seq));
+        Ok(row.mark(slot, self.side.lock.id))
+    }
+
+    fn look(&self, old: &LockRow) -> Result<Looked<Holder>, StoreError> {
+        let (inner, lock) = (self.inner, &self.request.lock);
+        // its end may wait in the spool, and frees the lock
+        inner.fold()?;
+        let (row, known) = inner.db().read(|conn| {
+            Ok((
+                locks::get(conn, lock)?,
+                locks::sighting(conn, lock, &inner.here)?,
+            ))
+        })?;
+        let place = &old.holder.place;
+        let seen = Unreleased {
+            mark: self.mark(old)?,
+            granted_on: old.granted_on,
+            same_boot: (!place.boot_id.is_empty() && !inner.here.boot_id.is_empty())
+                .then(|| place.same_boot(&inner.here)),
+            local_file: self.side.lock.local,
+            local_store: !inner.shared,
+            ttl: old.ttl,
+        };
+        Ok(Looked { row, known, seen })
+    }
 }

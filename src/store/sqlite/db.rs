@@ -19,10 +19,11 @@ use rusqlite::{
 };
 
 use super::path::{check_file, refuse_wal};
-use super::schema;
+use super::{prune, schema};
 use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
 use crate::store::lockfile::gate::Gate;
+use crate::store::pruning::{Prune, Pruned};
 use crate::store::{Purpose, StoreError, mount, trouble};
 
 /// How long a step of the database may take, besides the time at the gate.
@@ -274,6 +275,16 @@ impl Db {
         };
         drop(turn);
         result.map_err(|e| self.broken(&e))
+    }
+
+    /// Deletes a slice of old history, see [`crate::store::History::prune`].
+    pub fn prune(&mut self, request: &Prune) -> Result<Pruned, StoreError> {
+        let (rows, pruned) = self.read(|conn| prune::look(conn, request))?;
+        if !rows.is_empty() && !request.dry_run {
+            self.write(|tx| prune::delete(tx, &rows))?;
+            self.fold_if_long();
+        }
+        Ok(pruned)
     }
 
     /// Folds the write-ahead log into the database if it has grown. Never waits for anybody, and may fail without harm.

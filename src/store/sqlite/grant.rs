@@ -24,75 +24,46 @@ use std::sync::Arc;
 
 use super::{Inner, locks, rows};
 use crate::clock::{Boot, Wall};
-use crate::lease::heartbeat::{Answer, answer, may_renew};
-use crate::lease::timing::Timing;
+use crate::lease::heartbeat::Wishes;
+use crate::lease::holder::{Beat, By, FileRead, Lease, Step};
 use crate::name::Token;
 use crate::store::lockfile::side::{self, Asked, Side};
 use crate::store::lockfile::slots::Slot;
 use crate::store::record::{End, RunRecord, Tail};
 use crate::store::{Expiry, Grant, Holder, LockRequest, Recorded, Renewal, StoreError, trouble};
 
-/// What keeps the grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// The kernel lock.
-    Kernel,
-    /// The lease, renewed in the lock file.
-    Slot,
-    /// The lease, renewed in the database: the lock file is not where others look any more.
-    Row,
-}
-
 pub struct SqliteGrant {
     inner: Arc<Inner>,
     side: Side,
     holder: Holder,
     record: RunRecord,
-    token: Token,
-    timing: Timing,
-    by: By,
-    seq: u64,
-    sent: Boot,
+    lease: Lease,
 }
 
 impl SqliteGrant {
-    pub fn new(
-        inner: Arc<Inner>,
-        side: Side,
-        request: &LockRequest<'_>,
-        token: Token,
-        timing: Timing,
-        sent: Boot,
-    ) -> Self {
+    pub fn new(inner: Arc<Inner>, side: Side, request: &LockRequest<'_>, lease: Lease) -> Self {
         let mut record = request.record.clone();
-        record.token = Some(token);
-        let by = if inner.shared { By::Slot } else { By::Kernel };
+        record.token = Some(lease.token());
         let grant = SqliteGrant {
             inner,
             side,
             holder: request.holder.clone(),
             record,
-            token,
-            timing,
-            by,
-            seq: 0,
-            sent,
+            lease,
         };
-        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database. In
-        // a shared store this waits for the first heartbeat, as it would have to be durable to count.
-        if by == By::Kernel {
-            let _ = grant.side.write(&grant.slot(sent), false);
-        }
+        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database.
+        // No heartbeat: it is not durable, and nobody's life hangs on it.
+        let _ = grant.side.write(&grant.slot(0, Boot::now()), false);
         grant
     }
 
-    fn slot(&self, sent: Boot) -> Slot {
+    fn slot(&self, seq: u64, sent: Boot) -> Slot {
         Slot {
-            token: self.token,
+            token: self.lease.token(),
             owner: self.record.run_id.clone(),
-            seq: self.seq,
+            seq,
             released: false,
-            ttl_ms: u64::try_from(self.timing.ttl().as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: u64::try_from(self.lease.timing().ttl().as_millis()).unwrap_or(u64::MAX),
             at: Wall::now(),
             sent,
             holder: self.holder.clone(),
@@ -103,100 +74,85 @@ impl SqliteGrant {
         trouble::from_io(&self.side.lock.path, error)
     }
 
-    /// Says in the lock file that we live, and reads what others want. `None`: the server took the lock away.
-    fn beat(&mut self, now: Boot) -> std::io::Result<Option<Asked>> {
-        let slot = Slot {
-            seq: self.seq + 1,
-            ..self.slot(now)
-        };
-        // in a local store nobody's life hangs on it, and a sync would cost every job one each h
-        self.side.write(&slot, self.by == By::Slot)?;
-        self.seq += 1;
-        if self.side.still_locked()? {
-            self.side.asked(self.token).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
-    fn renew_by_file(&mut self, now: Boot) -> Result<Renewal, StoreError> {
-        let Some(asked) = self.beat(now).map_err(|e| self.io(&e))? else {
-            return Ok(Renewal::Lost(
-                "the file server gave the lock to somebody else".into(),
-            ));
-        };
-        // after the write, which brings the link count up to date on NFS
-        if !self.side.lock.is_at_path().map_err(|e| self.io(&e))? {
-            self.by = By::Row;
-            return self.renew_by_row(now);
-        }
-        Ok(self.heard(now, asked))
-    }
-
-    fn renew_by_row(&mut self, now: Boot) -> Result<Renewal, StoreError> {
-        if !may_renew(self.timing, self.sent, now) {
-            return Ok(Renewal::Lost(
-                "its lease ran out before it could be renewed".into(),
-            ));
-        }
-        let (lock, owner, token) = (&self.record.lock, &self.record.run_id, self.token);
-        if !self
-            .inner
-            .db()
-            .write(|tx| locks::renew(tx, lock, owner, token))?
-        {
-            return Ok(Renewal::Lost("another run took it over".into()));
-        }
-        let path = self.inner.lock_path(lock);
-        let asked = side::look(&path, Some(token)).map_err(|e| trouble::from_io(&path, &e))?;
-        Ok(self.heard(now, asked.map(|(_, asked)| asked).unwrap_or_default()))
-    }
-
-    fn heard(&mut self, sent: Boot, asked: Asked) -> Renewal {
-        match (answer(self.token, asked.wishes), asked.revoke, asked.stop) {
-            (Answer::Lost, ..) => return Renewal::Lost("another run takes it over".into()),
-            (Answer::Revoked, Some(revoke), _) => return Renewal::Revoked(revoke),
-            (Answer::Stop, _, Some(stop)) => {
-                self.sent = sent;
-                return Renewal::Stop(stop);
+    /// The heartbeat's steps; what others ask for comes along.
+    fn beat(&mut self, now: Boot) -> Result<(Beat, Asked), StoreError> {
+        let mut asked = Asked::default();
+        let mut step = self.lease.beat(now);
+        loop {
+            step = match step {
+                Step::WriteSlot { seq, durable } => {
+                    let written = self.side.write(&self.slot(seq, now), durable);
+                    written.map_err(|e| self.io(&e))?;
+                    self.lease.slot_written()
+                }
+                Step::ReadLock => {
+                    let still = self.side.still_locked().map_err(|e| self.io(&e))?;
+                    self.lease.lock_read(still)
+                }
+                Step::ReadFile => {
+                    let (read, found) = self.read_file().map_err(|e| self.io(&e))?;
+                    asked = found;
+                    self.lease.file_read(read)
+                }
+                Step::RenewRow => {
+                    let (record, token) = (&self.record, self.lease.token());
+                    let ours = self
+                        .inner
+                        .db()
+                        .write(|tx| locks::renew(tx, &record.lock, &record.run_id, token))?;
+                    self.lease.row_renewed(ours)
+                }
+                Step::ReadWishes => {
+                    let path = self.inner.lock_path(&self.record.lock);
+                    let found = side::look(&path, Some(self.lease.token()))
+                        .map_err(|e| trouble::from_io(&path, &e))?;
+                    asked = found.map(|(_, asked)| asked).unwrap_or_default();
+                    self.lease.wishes_read(asked.wishes)
+                }
+                Step::Over(beat) => return Ok((beat, asked)),
             }
-            _ => {}
         }
-        self.sent = sent;
-        Renewal::Renewed
+    }
+
+    fn read_file(&self) -> std::io::Result<(FileRead, Asked)> {
+        let mut read = FileRead {
+            still_locked: self.side.still_locked()?,
+            wishes: Wishes::default(),
+            at_path: true,
+        };
+        let mut asked = Asked::default();
+        if read.still_locked {
+            asked = self.side.asked(self.lease.token())?;
+            read.wishes = asked.wishes;
+            // after the write, which brings the link count up to date on NFS
+            read.at_path = self.side.lock.is_at_path()?;
+        }
+        Ok((read, asked))
     }
 }
 
 impl Grant for SqliteGrant {
     fn token(&self) -> Token {
-        self.token
+        self.lease.token()
     }
 
     fn expiry(&self) -> Expiry {
-        match self.by {
-            By::Kernel => Expiry::Never,
-            By::Slot | By::Row => Expiry::After {
-                sent: self.sent,
-                ttl: self.timing.ttl(),
-            },
-        }
+        let ttl = self.lease.timing().ttl();
+        let sent = self.lease.sent();
+        sent.map_or(Expiry::Never, |sent| Expiry::After { sent, ttl })
     }
 
     fn renew(&mut self) -> Result<Renewal, StoreError> {
-        let now = Boot::now();
-        if self.by != By::Kernel && !may_renew(self.timing, self.sent, now) {
-            return Ok(Renewal::Lost(
-                "its lease ran out before it could be renewed".into(),
-            ));
-        }
-        let renewal = match self.by {
-            By::Row => self.renew_by_row(now),
-            By::Kernel | By::Slot => self.renew_by_file(now),
-        }?;
-        if self.by == By::Kernel {
+        let (beat, asked) = self.beat(Boot::now())?;
+        if self.lease.by() == By::Kernel {
             self.inner.db().fold_if_long();
         }
-        Ok(renewal)
+        Ok(match (beat, asked.stop, asked.revoke) {
+            (Beat::Stop, Some(stop), _) => Renewal::Stop(stop),
+            (Beat::Revoked, _, Some(revoke)) => Renewal::Revoked(revoke),
+            (Beat::Lost(loss), ..) => Renewal::Lost(loss.to_string()),
+            _ => Renewal::Renewed,
+        })
     }
 
     fn started(&mut self) {
@@ -214,7 +170,9 @@ impl Grant for SqliteGrant {
     }
 
     fn release(self: Box<Self>, end: &End, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
-        let stored = self.inner.finish(&end.of(&self.record, self.token), tail);
+        let stored = self
+            .inner
+            .finish(&end.of(&self.record, self.lease.token()), tail);
         // closes the lock file, after all is written
         drop(self);
         stored

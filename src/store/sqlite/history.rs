@@ -3,6 +3,7 @@
 use super::{Inner, SqliteStore, rows};
 use crate::clock::Wall;
 use crate::name::{RunId, Token};
+use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::vanished;
 use crate::store::{History, Recorded, StoreError};
@@ -46,6 +47,10 @@ impl History for SqliteStore {
 
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError> {
         self.inner.db().read(|conn| rows::tail(conn, run))
+    }
+
+    fn prune(&self, request: &Prune) -> Result<Pruned, StoreError> {
+        self.inner.db().prune(request)
     }
 }
 

@@ -4,51 +4,44 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{from_json, signed};
+use super::rows::{from_json, parsed, signed, token, unsigned, wrong};
+use crate::lease;
 use crate::lease::takeover::{FileId, Sighting};
+use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::{Holder, Place};
 
 type Result<T> = rusqlite::Result<T>;
 
-/// A lock's row: the authority for who has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LockRow {
-    /// The newest grant.
-    pub token: Token,
-    /// Its run.
-    pub owner: RunId,
-    /// It was released.
-    pub released: bool,
-    /// Renewals that went through this row.
-    pub seq: u64,
-    /// The lease's length.
-    pub ttl: Duration,
-    /// The lock file that it was granted on.
-    pub granted_on: FileId,
-    /// Who.
-    pub holder: Holder,
-}
+/// A lock's row.
+pub type LockRow = lease::row::Row<Holder>;
 
-impl LockRow {
-    /// Whether it is still the same unreleased grant, and did not renew here.
-    pub fn unchanged(&self, now: &LockRow) -> bool {
-        !now.released && (now.token, &now.owner, now.seq) == (self.token, &self.owner, self.seq)
-    }
-}
-
+/// What nobody wrote is an error: a token that could not be counted on, a lease so short that somebody alive would be taken for gone.
 fn lock_row(row: &Row<'_>) -> Result<LockRow> {
-    let number = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let count = |column| unsigned::<u64>(row, column).map(Option::unwrap_or_default);
+    let id = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let holder: Holder = from_json(row, "holder")?;
+    let ttl = Duration::from_millis(count("ttl_ms")?);
+    if ttl < Timing::MIN {
+        return Err(wrong(
+            row,
+            "ttl_ms",
+            format!("{ttl:?} is no lease's length"),
+        ));
+    }
+    let owner: RunId = parsed(row, "owner", str::parse)?;
+    if owner != holder.run_id {
+        return Err(wrong(row, "owner", format!("{owner} is not the holder")));
+    }
     Ok(LockRow {
-        token: Token(number("token")?),
-        owner: holder.run_id.clone(),
+        token: token(row, "token")?.ok_or_else(|| wrong(row, "token", "there is none"))?,
+        owner,
         released: row.get("released")?,
-        seq: number("seq")?,
-        ttl: Duration::from_millis(number("ttl_ms")?),
+        seq: count("seq")?,
+        ttl,
         granted_on: FileId {
-            dev: number("dev")?,
-            ino: number("ino")?,
+            dev: id("dev")?,
+            ino: id("ino")?,
         },
         holder,
     })
@@ -89,6 +82,16 @@ pub fn release(conn: &Connection, lock: &LockName, owner: &RunId, token: Token) 
     let changed = conn
         .prepare_cached("UPDATE locks SET released = 1 WHERE name = ?1 AND owner = ?2 AND token = ?3 AND released = 0")?
         .execute(params![lock.as_str(), owner.as_str(), signed(token.0)])?;
+    Ok(changed == 1)
+}
+
+/// Releases a grant of `owner`'s that may or may not have been written, whatever its token; `false`: there was none.
+pub fn give_back(conn: &Connection, lock: &LockName, owner: &RunId) -> Result<bool> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE locks SET released = 1 WHERE name = ?1 AND owner = ?2 AND released = 0",
+        )?
+        .execute(params![lock.as_str(), owner.as_str()])?;
     Ok(changed == 1)
 }
 

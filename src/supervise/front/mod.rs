@@ -156,6 +156,18 @@ impl Front<'_> {
         if let Status::NotExecuted(errno) = ended.status {
             self.explain_not_executed(errno);
         }
+        if ended.cause == Some(Cause::GuardGone) {
+            if self.job.is_none() && ended.status == Status::Unknown {
+                Self::error(
+                    "the guard, joblock's process above the job, ended before it told of the job's start: \
+                     the job was not started, or killed at once",
+                );
+                return exit::OWN_FAILURE;
+            }
+            Self::error(
+                "the guard, joblock's process above the job, was killed: what was left of the job was ended",
+            );
+        }
         match (outcome::exit_code(ended), ended.status) {
             (code, Status::Signaled(signal @ (libc::SIGINT | libc::SIGQUIT)))
                 if self.on_terminal && code == exit::of_signal(signal) =>

@@ -118,8 +118,12 @@ fn fork_guard(
     let mut guards = Some(guards);
     let pid = fork(|| {
         drop(others.take());
-        if let Some(sides) = guards.take() {
-            let _ = guard::run(plan, sides);
+        if let Some(sides) = guards.take()
+            && let Err(error) = guard::run(plan, sides)
+        {
+            Front::error(&format!(
+                "the guard, joblock's process above the job, can't begin: {error}"
+            ));
         }
     })?;
     let (fronts, keepers) = others.ok_or(io::ErrorKind::Other)?;

@@ -20,12 +20,15 @@ use super::outcome;
 use super::tail::TailFile;
 use super::timer::Alarm;
 use super::tree::Tree;
-use crate::clock::Boot;
+use crate::clock::{Boot, Wall};
 use crate::lease::timing::Timing;
 use crate::name::Token;
 use crate::plan::{RunPlan, store_url_text};
+use crate::store::pruning::Prune;
 use crate::store::record::{End, RunRecord, Tail};
-use crate::store::{Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, StoreError, open};
+use crate::store::{
+    Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
+};
 use acquire::Verdict;
 
 /// How often the output so far is written for `joblock logs`, where that costs nobody else anything.
@@ -71,7 +74,11 @@ pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
         cancelled: Cell::new(false),
     };
     match keeper.acquire() {
-        Verdict::Granted(_store, grant) => keeper.hold(grant),
+        Verdict::Granted(store, grant) => {
+            if keeper.hold(grant) {
+                prune(plan, store.as_ref());
+            }
+        }
         Verdict::NotRun(code) => {
             keeper.front.send(&FromKeeper::NotRun { code }, None);
         }
@@ -106,14 +113,7 @@ fn end(record: &RunRecord, ended: &Ended, note: Option<String>) -> End {
 fn deadline(expiry: Expiry) -> Option<Deadline> {
     match expiry {
         Expiry::Never => None,
-        Expiry::After { sent, ttl } => {
-            let timing = Timing::of(ttl);
-            Some(Deadline {
-                term: timing.term_at(sent),
-                kill: timing.kill_at(sent),
-                suicide: timing.suicide_at(sent),
-            })
-        }
+        Expiry::After { sent, ttl } => Some(Deadline::of(Timing::of(ttl), sent)),
     }
 }
 
@@ -123,7 +123,8 @@ impl Keeper<'_> {
             .send(&FromKeeper::Say(Word { level, text }), None);
     }
 
-    fn hold(self, grant: Box<dyn Grant>) {
+    /// Until the lock is free; says whether the history has the end. Front hears that this process is through with it.
+    fn hold(self, grant: Box<dyn Grant>) -> bool {
         let token = grant.token();
         self.front.send(&FromKeeper::Granted(token), None);
         let start = ToGuard::Start {
@@ -138,7 +139,7 @@ impl Keeper<'_> {
                     Level::Error,
                     format!("no timer for the heartbeats: {error}"),
                 );
-                return;
+                return false;
             }
         };
         let holding = Holding {
@@ -158,7 +159,7 @@ impl Keeper<'_> {
             front_gone: false,
             guard_gone: false,
         };
-        holding.until_the_end();
+        holding.until_the_end()
     }
 
     fn variables(&self, token: Token) -> Vec<(String, OsString)> {
@@ -198,7 +199,7 @@ struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    fn until_the_end(mut self) {
+    fn until_the_end(mut self) -> bool {
         self.grant.started();
         self.next_beat = Boot::now() + self.timing.heartbeat();
         self.next_save = Boot::now() + self.saving();
@@ -365,9 +366,9 @@ impl Holding<'_> {
         lapsed || !self.renewing
     }
 
-    fn finish(mut self) {
+    fn finish(mut self) -> bool {
         let Some(mut ended) = self.ended.take() else {
-            return;
+            return false;
         };
         if ended.cause == Some(Cause::GuardGone) && self.lost_with_its_guard() {
             ended.cause = Some(Cause::Lost);
@@ -387,7 +388,9 @@ impl Holding<'_> {
             .as_ref()
             .map(TailFile::read)
             .filter(|tail: &Tail| tail.total > 0);
-        match grant.release(&end, tail.as_ref()) {
+        let recorded = grant.release(&end, tail.as_ref());
+        let is_stored = matches!(recorded, Ok(Recorded::Stored));
+        match recorded {
             Ok(Recorded::Stored) => {}
             Ok(Recorded::Spooled { why, file }) => {
                 keeper.say(Level::Error, spooled(&why, &file.display().to_string()));
@@ -395,7 +398,22 @@ impl Holding<'_> {
             Err(error) => keeper.say(Level::Error, lost_record(&error.to_string())),
         }
         keeper.front.send(&FromKeeper::Finished(ended), None);
+        is_stored
     }
+}
+
+/// A slice of the job's old history, when neither the next start nor front waits for this process any more. What it can't do
+/// now, the next run's keeper does.
+fn prune(plan: &RunPlan, store: &dyn Store) {
+    let Some(keep) = plan.keep else { return };
+    let _ = store.prune(&Prune {
+        job: plan.job.as_str().to_owned(),
+        keep,
+        now: Wall::now(),
+        after: 0,
+        trust_clock: false,
+        dry_run: false,
+    });
 }
 
 /// The words for a record that waits in a spool file.

@@ -1,0 +1,99 @@
+//! `joblock prune`: deletes old attempts, a slice at a time.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::reading::Reading;
+use crate::cli::{Global, PruneArgs};
+use crate::duration::Span;
+use crate::exit;
+use crate::name::JobName;
+use crate::output::prune::{Job, PruneJson, notes, text};
+use crate::output::{json, print, say};
+use crate::store::pruning::{Prune, Pruned};
+
+/// The shortest pause between two slices, in which those come in who wait for the database.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs it.
+pub fn run(args: &PruneArgs, global: &Global) -> anyhow::Result<u8> {
+    let reading = Reading::open_to_request(global)?;
+    let jobs = wanted(args, &reading)?;
+    let keep = |job: &JobName| args.keep.or_else(|| reading.keep(job));
+    if !jobs.is_empty() && jobs.iter().all(|job| keep(job).is_none()) {
+        bail!(
+            "nothing says how long to keep: give --keep DURATION, or set keep = \"90d\" at the top of the jobs file"
+        );
+    }
+    let mut done = Vec::new();
+    for job in jobs {
+        let keep = keep(&job).unwrap_or(Span::Forever);
+        let pruned = match keep {
+            Span::For(keep) => prune(args, &reading, &job, keep)?,
+            Span::Forever => Pruned::default(),
+        };
+        done.push(Job { job, keep, pruned });
+    }
+    let answer = if args.json {
+        json::document(PruneJson::new(&done, args.dry_run))?
+    } else {
+        text(&done, args.dry_run)
+    };
+    print(answer.as_bytes())?;
+    for note in notes(&done) {
+        say(note);
+    }
+    Ok(exit::OK)
+}
+
+fn wanted(args: &PruneArgs, reading: &Reading) -> anyhow::Result<Vec<JobName>> {
+    let look = reading.look();
+    for job in &args.jobs {
+        look.known(job.as_str(), &reading.declared())?;
+    }
+    if !args.jobs.is_empty() {
+        return Ok(args.jobs.clone());
+    }
+    let known = look.jobs()?;
+    known
+        .iter()
+        .map(|job| {
+            job.parse()
+                .with_context(|| format!("a job in the history: {job:?}"))
+        })
+        .collect()
+}
+
+fn prune(
+    args: &PruneArgs,
+    reading: &Reading,
+    job: &JobName,
+    keep: Duration,
+) -> anyhow::Result<Pruned> {
+    let mut all = Pruned::default();
+    let mut after = 0;
+    loop {
+        let began = Instant::now();
+        let slice = reading.store().prune(&Prune {
+            job: job.as_str().to_owned(),
+            keep,
+            now: reading.now,
+            after,
+            trust_clock: args.trust_clock,
+            dry_run: args.dry_run,
+        })?;
+        all.attempts += slice.attempts;
+        all.output_bytes += slice.output_bytes;
+        all.future += slice.future;
+        all.doubted += slice.doubted;
+        match slice.next {
+            Some(next) => after = next,
+            None => return Ok(all),
+        }
+        if !args.dry_run {
+            sleep(began.elapsed().max(PAUSE));
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Where in a lock file each thing is written, by block number, and which of several slots counts.
+//!
+//! A holder writes its slots in turn, so that one which is torn leaves the one before. Neighbouring grants use
+//! different blocks, and so do claims on neighbouring grants: what a stopped process writes late hides nothing of the next holder.
+
+use crate::name::Token;
+
+/// The request to stop.
+pub const STOP: u64 = 4;
+/// The revocation.
+pub const REVOKE: u64 = 5;
+
+/// Of a grant's slot with the number `seq`.
+pub fn slot(token: Token, seq: u64) -> u64 {
+    2 * (token.0 % 2) + seq % 2
+}
+
+/// Of the claim on a grant.
+pub fn claim(token: Token) -> u64 {
+    6 + token.0 % 4
+}
+
+/// Whether a slot of this grant and number is newer than another.
+pub fn newer((token, seq): (Token, u64), than: (Token, u64)) -> bool {
+    (token, seq) > than
+}

@@ -1,0 +1,39 @@
+//! Numbers that a seed gives: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+
+/// The generator's state.
+pub struct Random(pub u64);
+
+impl Random {
+    /// Seeded by the variable `JOBLOCK_SEED`, if it is there, else by the clock; the seed.
+    pub fn seed() -> u64 {
+        let told = std::env::var("JOBLOCK_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        told.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            Random(now.map_or(1, |t| t.as_nanos() as u64)).next()
+        })
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// Puts them into another order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for at in (1..all.len()).rev() {
+            let other = usize::try_from(self.below(at as u64 + 1)).unwrap_or(0);
+            all.swap(at, other);
+        }
+    }
+}

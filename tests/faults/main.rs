@@ -1,0 +1,261 @@
+//! Every system call fails once: each process of a run is killed at each of its calls, and each call is made to fail in
+//! every way that it can, once and from then on, on every store. Afterwards the database is whole, the next start works,
+//! no row is lost, no lock is stuck, nothing is left, and the exit code and the message were right.
+//!
+//! `make faults` plays all of it; `make check` a sample that takes every kind of fault in every process of every scenario
+//! on every store, in an order that a new seed gives each time. `JOBLOCK_FAULTS`: `all`, or for how many seconds.
+//! `JOBLOCK_SEED`: the seed to repeat. `JOBLOCK_ONLY`: only faults whose words contain this.
+
+#[path = "../common/tracer/mod.rs"]
+mod tracer;
+
+#[path = "../common/random.rs"]
+mod random;
+
+mod calls;
+mod play;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use calls::Kind;
+use play::{Fault, Kept, Point, Scenario, World, play};
+use random::Random;
+use tempfile::TempDir;
+use tracer::Role;
+
+/// How long the sample in `make check` takes.
+const SAMPLE: Duration = Duration::from_secs(80);
+/// How many are played side by side.
+const WORKERS: usize = 4;
+/// And in a run of all: most of the time they wait for leases and heartbeats.
+const MANY: usize = 12;
+
+/// A store with a history, made by joblock itself: what scenarios begin with.
+struct Templates {
+    folder: TempDir,
+}
+
+impl Templates {
+    fn make() -> Templates {
+        let folder = TempDir::new().expect("a folder");
+        for kept in Kept::ALL {
+            let mut points = Vec::new();
+            let mut world = World::new(kept, Scenario::Earlier, None);
+            play(&mut world, None, Some(&mut points));
+            save(&world, &folder.path().join(format!("{kept:?}-false")));
+            // the sync of the run's last record, which goes to the spool then; a lockfile is released after it
+            let syncs = points
+                .into_iter()
+                .rev()
+                .filter(|p| p.role == Role::Keeper && p.seen.name == "fdatasync");
+            let last = syncs.into_iter().nth(usize::from(kept == Kept::Lockfile));
+            let fault = Fault {
+                point: last.expect("a sync"),
+                kind: Kind::Io,
+                forever: false,
+            };
+            let mut world = World::new(kept, Scenario::Earlier, None);
+            assert!(play(&mut world, Some(&fault), None));
+            let spool = std::fs::read_dir(kept.spool(&world.store())).expect("a spool");
+            assert_eq!(spool.count(), 1, "{kept:?}: {:?}", world.done);
+            save(&world, &folder.path().join(format!("{kept:?}-true")));
+        }
+        Templates { folder }
+    }
+
+    fn of(&self, kept: Kept, scenario: Scenario) -> Option<PathBuf> {
+        let spooled = scenario == Scenario::Spooled;
+        (scenario != Scenario::Creation)
+            .then(|| self.folder.path().join(format!("{kept:?}-{spooled}")))
+    }
+}
+
+fn save(world: &World, to: &Path) {
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(world.store())
+        .arg(to)
+        .status();
+    assert!(status.expect("cp").success());
+}
+
+fn points(kept: Kept, scenario: Scenario, template: Option<&Path>) -> Vec<Point> {
+    let mut world = World::new(kept, scenario, template);
+    let mut points = Vec::new();
+    play(&mut world, None, Some(&mut points));
+    let wrong = verdict::judge(&world, None);
+    assert!(
+        wrong.is_empty(),
+        "{scenario:?} on {kept:?} without a fault: {wrong:#?}\n{:#?}",
+        world.done
+    );
+    points
+}
+
+fn faults(points: &[Point]) -> Vec<Fault> {
+    let mut all = Vec::new();
+    for point in points {
+        let kills = [(Kind::KillAtEntry, false), (Kind::KillAtExit, false)];
+        for (kind, forever) in kills.into_iter().chain(point.seen.kinds.iter().copied()) {
+            all.push(Fault {
+                point: point.clone(),
+                kind,
+                forever,
+            });
+        }
+    }
+    all
+}
+
+/// One thing to play.
+struct Case {
+    scenario: Scenario,
+    kept: Kept,
+    fault: Fault,
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {}", self.scenario, self.kept, self.fault)
+    }
+}
+
+impl Case {
+    /// What a sample must have one of at least.
+    fn stratum(&self) -> impl Ord + use<> {
+        (
+            self.scenario,
+            self.kept,
+            self.fault.point.role,
+            self.fault.kind,
+            self.fault.forever,
+        )
+    }
+}
+
+/// Every fault of every scenario on every store; the number of system calls that they are in.
+fn cases(templates: &Templates) -> (Vec<Case>, usize) {
+    let mut cases = Vec::new();
+    let mut calls = 0;
+    let only = std::env::var("JOBLOCK_ONLY").unwrap_or_default();
+    for scenario in Scenario::ALL {
+        for kept in Kept::ALL {
+            let points = points(kept, scenario, templates.of(kept, scenario).as_deref());
+            calls += points.len();
+            cases.extend(faults(&points).into_iter().map(|fault| Case {
+                scenario,
+                kept,
+                fault,
+            }));
+        }
+    }
+    cases.retain(|case| case.to_string().contains(&only));
+    (cases, calls)
+}
+
+/// Puts one of each stratum first, then a second of each, and so on, each in an order of chance.
+fn in_rounds(mut cases: Vec<Case>, random: &mut Random) -> Vec<Case> {
+    random.shuffle(&mut cases);
+    let mut seen = BTreeMap::new();
+    let mut rounds: Vec<(usize, Case)> = Vec::new();
+    for case in cases {
+        let count = seen.entry(case.stratum()).or_insert(0);
+        rounds.push((*count, case));
+        *count += 1;
+    }
+    rounds.sort_by_key(|(round, _)| *round);
+    rounds.into_iter().map(|(_, case)| case).collect()
+}
+
+/// What came of playing.
+#[derive(Default)]
+struct Tally {
+    played: BTreeMap<&'static str, usize>,
+    missed: usize,
+    /// A sort of violation, and the cases where it was seen.
+    wrong: BTreeMap<String, Vec<String>>,
+}
+
+fn play_all(
+    cases: &[Case],
+    templates: &Templates,
+    limit: Option<Duration>,
+    workers: usize,
+) -> Tally {
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
+    let begun = Instant::now();
+    std::thread::scope(|s| {
+        for _ in 0..workers {
+            s.spawn(|| {
+                while limit.is_none_or(|limit| begun.elapsed() < limit)
+                    && let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let Case {
+                        scenario,
+                        kept,
+                        fault,
+                    } = case;
+                    let mut world =
+                        World::new(*kept, *scenario, templates.of(*kept, *scenario).as_deref());
+                    let hit = play(&mut world, Some(fault), None);
+                    let wrong = verdict::judge(&world, Some(fault).filter(|_| hit));
+                    let mut tally = tally.lock().expect("no panic");
+                    if hit {
+                        *tally.played.entry(fault.kind.name()).or_default() += 1;
+                    } else {
+                        tally.missed += 1;
+                    }
+                    for what in wrong {
+                        println!("WRONG: {case}: {what}");
+                        tally.wrong.entry(what).or_default().push(case.to_string());
+                    }
+                }
+            });
+        }
+    });
+    tally.into_inner().expect("no panic")
+}
+
+#[test]
+fn every_system_call_may_fail() {
+    let templates = Templates::make();
+    let seed = Random::seed();
+    let (cases, calls) = cases(&templates);
+    let all = cases.len();
+    let cases = in_rounds(cases, &mut Random(seed));
+    let (limit, workers) = match std::env::var("JOBLOCK_FAULTS").as_deref() {
+        Ok("all") => (None, MANY),
+        Ok(seconds) => (
+            Some(Duration::from_secs(seconds.parse().expect("seconds"))),
+            WORKERS,
+        ),
+        Err(_) => (Some(SAMPLE), WORKERS),
+    };
+    let strata: BTreeSet<_> = cases.iter().map(Case::stratum).collect();
+    let begun = Instant::now();
+    let tally = play_all(&cases, &templates, limit, workers);
+    let played: usize = tally.played.values().sum();
+    println!(
+        "{played} faults of {all} ({} strata; {calls} calls), {} not reached, seed {seed}, in {:?}",
+        strata.len(),
+        tally.missed,
+        begun.elapsed()
+    );
+    for (what, count) in &tally.played {
+        println!("{count:7} {what}");
+    }
+    for (what, cases) in &tally.wrong {
+        println!("{:5} times: {what}; such as {}", cases.len(), cases[0]);
+    }
+    assert!(
+        tally.wrong.is_empty(),
+        "JOBLOCK_SEED={seed}: {} sorts of violations, see above",
+        tally.wrong.len()
+    );
+}
