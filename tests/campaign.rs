@@ -39,6 +39,20 @@ fn of_two_far_mounts_flock_does_not_reach_the_other_one_and_posix_locks_and_data
     reach::show();
 }
 
+// shows: contention local, shared, lockfile
+// shows: front-killed local, shared, lockfile
+// shows: keeper-killed local, shared, lockfile
+// shows: guard-killed local, shared, lockfile
+// shows: all-killed local, shared, lockfile
+// shows: job-killed local, shared, lockfile
+// shows: leaked-children local, shared, lockfile
+// shows: stopped-past-ttl local, shared, lockfile
+// shows: frozen-past-ttl shared
+// shows: host-lost shared
+// shows: partition shared
+// shows: disk-full local, shared, lockfile
+// shows: read-only local, shared, lockfile
+// shows: lock-file-deleted local, shared, lockfile
 #[test]
 fn under_fire_no_two_jobs_live_at_once_and_no_row_is_lost_or_doubled() {
     if !common::may_use_root("it freezes cgroups and mounts file systems") {

@@ -61,11 +61,11 @@ const MIXES: [Mix; 8] = [
     mix(Kind::Local, 6, 3, 12, false, 40),
     mix(Kind::Shared, 8, 3, 20, false, 20),
     mix(Kind::Lockfile, 6, 3, 12, false, 25),
-    mix(Kind::Far, 8, 4, 15, false, 6),
+    mix(Kind::Far, 6, 3, 20, false, 6),
     mix(Kind::Local, 3, 2, 20, true, 3),
     mix(Kind::Shared, 3, 2, 20, true, 2),
     mix(Kind::Lockfile, 3, 2, 20, true, 2),
-    mix(Kind::Far, 4, 3, 20, true, 2),
+    mix(Kind::Far, 3, 3, 20, true, 2),
 ];
 
 /// Acquisitions in a round of a long campaign.
