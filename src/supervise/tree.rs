@@ -170,9 +170,8 @@ fn names(processes: &[Stat]) -> Vec<String> {
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
         match (self.alive(holder), lock_file) {
-            (Some(true), _) => Cleared::Alive,
-            // Somebody has its lock, and it can't be told from here whether that is the holder itself.
-            (None, Some(_)) => Cleared::Alive,
+            // Or somebody has its lock, and it can't be told from here whether that is the holder itself.
+            (Some(true), _) | (None, Some(_)) => Cleared::Alive,
             _ => self.end(holder, lock_file),
         }
     }

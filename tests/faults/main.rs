@@ -31,9 +31,9 @@ use tracer::Role;
 /// How long the sample in `make check` takes.
 const SAMPLE: Duration = Duration::from_secs(80);
 /// How many are played side by side.
-const WORKERS: usize = 4;
+const WORKERS: usize = 8;
 /// And in a run of all: most of the time they wait for leases and heartbeats.
-const MANY: usize = 12;
+const MANY: usize = 24;
 
 /// A store with a history, made by joblock itself: what scenarios begin with.
 struct Templates {
@@ -176,6 +176,7 @@ fn in_rounds(mut cases: Vec<Case>, random: &mut Random) -> Vec<Case> {
 #[derive(Default)]
 struct Tally {
     played: BTreeMap<&'static str, usize>,
+    took: BTreeMap<Scenario, (u32, Duration)>,
     missed: usize,
     /// A sort of violation, and the cases where it was seen.
     wrong: BTreeMap<String, Vec<String>>,
@@ -203,9 +204,12 @@ fn play_all(
                     } = case;
                     let mut world =
                         World::new(*kept, *scenario, templates.of(*kept, *scenario).as_deref());
+                    let since = Instant::now();
                     let hit = play(&mut world, Some(fault), None);
                     let wrong = verdict::judge(&world, Some(fault).filter(|_| hit));
                     let mut tally = tally.lock().expect("no panic");
+                    let took = tally.took.entry(*scenario).or_default();
+                    *took = (took.0 + 1, took.1 + since.elapsed());
                     if hit {
                         *tally.played.entry(fault.kind.name()).or_default() += 1;
                     } else {
@@ -247,6 +251,9 @@ fn every_system_call_may_fail() {
         tally.missed,
         begun.elapsed()
     );
+    for (scenario, (count, took)) in &tally.took {
+        println!("{count:7} {scenario:?}, {:?} each", *took / *count);
+    }
     for (what, count) in &tally.played {
         println!("{count:7} {what}");
     }

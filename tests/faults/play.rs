@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::calls::{self, Kind, Seen};
-use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow};
+use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow, joblock};
 
 /// The lease that is asked for: the shortest.
 pub const TTL: u64 = 2;
 /// Over the TTL: how long the next start on a store with a lease may wait.
 const MARGIN: u64 = 15;
-/// How long a request may take before the operator insists: many heartbeats.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a request may take before the operator insists, if nothing is wrong with the keeper, who must hear it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// And if something is: many heartbeats.
+const IMPATIENCE: Duration = Duration::from_secs(3);
 /// How long one step may take before it counts as stuck: longer than any of joblock's own limits.
 const STUCK: Duration = Duration::from_secs(100);
 
@@ -358,7 +360,7 @@ impl World {
 
     /// The commands, joblock itself first.
     pub fn command(&self, who: Who) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
+        let mut command = Command::new(joblock());
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -500,11 +502,15 @@ impl Play<'_> {
                 if tracees.alive(first).is_empty() {
                     return true;
                 }
+                let deaf = self
+                    .fault
+                    .is_some_and(|fault| fault.point.role == Role::Keeper);
+                let patience = if deaf { IMPATIENCE } else { PATIENCE };
                 let asked = self
                     .command_of(Who::Asker)
                     .and_then(|number| tracees.status(number));
                 if asked.is_none_or(|status| status == Status::Exited(0))
-                    && self.since.elapsed() < PATIENCE
+                    && self.since.elapsed() < patience
                 {
                     return false;
                 }

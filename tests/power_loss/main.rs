@@ -29,7 +29,7 @@ use story::{Story, known};
 /// How long the sample in `make check` takes.
 const SAMPLE: Duration = Duration::from_secs(25);
 /// How many images are checked side by side: most of the time they wait for a lease to be over.
-const WORKERS: usize = 8;
+const WORKERS: usize = 16;
 
 /// One crash.
 struct Crash {

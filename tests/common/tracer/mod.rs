@@ -16,6 +16,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, io, ptr};
 
+/// The program under test: `JOBLOCK_BINARY`, such as a release build, or the one that cargo built for this test.
+pub fn joblock() -> PathBuf {
+    std::env::var_os("JOBLOCK_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_joblock").into(), PathBuf::from)
+}
+
 /// What a process is to the command that was started first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
