@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench documents
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents faults power
 
 check: setup format lint doc licences test
 
@@ -46,3 +46,16 @@ bench: setup
 # docs/guarantees.md and docs/evidence.md, from the tests and from what the programs measured.
 documents:
 	JOBLOCK_WRITE_DOCUMENTS=1 cargo test --locked --test documents
+
+# Coverage-guided fuzzing of everything that reads what others wrote, on stable Rust: MINUTES in all. `fuzz/run.sh` says the rest.
+fuzz: setup
+	@MINUTES=$(or $(MINUTES),22) fuzz/run.sh
+
+# Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every
+# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds.
+FAULTS ?= all
+POWER ?= all
+faults:
+	JOBLOCK_RECORD=1 JOBLOCK_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
+power:
+	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture

@@ -45,6 +45,7 @@ complete -c joblock -n "__fish_joblock_needs_command" -f -a "generate" -d 'Print
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l lock -d 'Take this lock instead of the job\'s own; several jobs can share it' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l unless-succeeded-within -d 'Skip, with exit code 0, if the job succeeded within this time' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
@@ -90,6 +91,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand logs" -s f -l follow -d 
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r

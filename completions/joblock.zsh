@@ -36,6 +36,7 @@ _arguments "${_arguments_options[@]}" : \
 '--unless-succeeded-within=[Skip, with exit code 0, if the job succeeded within this time]:DURATION:_default' \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
@@ -122,6 +123,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \

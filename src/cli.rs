@@ -213,6 +213,9 @@ pub struct StartArgs {
     /// Wait at most this long for the lock, or forever; 0 is -n
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The lock")]
     pub wait: Option<Span>,
+    /// With -w: don't wait if N wait already
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "The lock")]
+    pub max_waiters: Option<u32>,
     /// Exit with N instead of 75 if the lock is held
     #[arg(short = 'E', long, value_name = "N", value_parser = clap::value_parser!(u8), help_heading = "The lock")]
     pub conflict_exit_code: Option<u8>,

@@ -71,7 +71,8 @@ impl Wall {
 
     /// The time from `earlier` to `self`; `None` if `earlier` is later.
     pub fn since(self, earlier: Wall) -> Option<Duration> {
-        u64::try_from(self.0 - earlier.0)
+        // the ends of time are 2⁶⁴ ms apart
+        u64::try_from(i128::from(self.0) - i128::from(earlier.0))
             .ok()
             .map(Duration::from_millis)
     }

@@ -195,14 +195,41 @@ impl fmt::Display for RunId {
 /// A fencing token: the first grant of a lock has 1, each later one exactly one more, over
 /// releases, crashes and revocations. Hand it to what the job writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Token(pub u64);
 
 impl Token {
+    /// The greatest that is read from anywhere: SQLite's integers hold the one after it too. What says that it is greater was
+    /// not written by us, and to count on from there would begin at 0 again.
+    pub const LAST: Token = Token(i64::MAX.unsigned_abs() - 1);
+
     /// The token of the grant after this one.
     #[must_use]
     pub fn next(self) -> Token {
         Token(self.0 + 1)
+    }
+}
+
+/// A number that is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{0} is no token: the greatest is {last}", last = Token::LAST)]
+pub struct TokenError(u64);
+
+impl TryFrom<u64> for Token {
+    type Error = TokenError;
+
+    fn try_from(number: u64) -> Result<Self, TokenError> {
+        if number <= Self::LAST.0 {
+            Ok(Token(number))
+        } else {
+            Err(TokenError(number))
+        }
+    }
+}
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> u64 {
+        token.0
     }
 }
 
@@ -239,6 +266,16 @@ mod tests {
     #[case(&"x".repeat(129))]
     fn bad_names(#[case] text: &str) {
         assert!(text.parse::<JobName>().is_err());
+    }
+
+    #[test]
+    fn a_token_can_always_be_counted_on_and_stored() {
+        assert_eq!(Token::try_from(Token::LAST.0), Ok(Token::LAST));
+        assert!(i64::try_from(Token::LAST.next().0).is_ok());
+        for number in [Token::LAST.0 + 1, u64::MAX] {
+            assert_eq!(Token::try_from(number), Err(TokenError(number)));
+            assert!(serde_json::from_str::<Token>(&number.to_string()).is_err());
+        }
     }
 
     #[test]

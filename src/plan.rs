@@ -17,7 +17,7 @@ use crate::store::StoreUrl;
 use crate::store::record::Trigger;
 
 pub use assemble::{plan, rerun};
-pub use environment::{Environment, SYSTEM_FOLDER};
+pub use environment::{Environment, SYSTEM_FOLDER, name_and_parent};
 pub use error::PlanError;
 pub use location::{
     Located, UrlError, locate_store, machines_store, parse_store_url, refuse_private_store,
@@ -73,6 +73,8 @@ pub struct RunPlan {
     pub ttl: Option<Duration>,
     /// `-n`, `-w`.
     pub wait: Wait,
+    /// `--max-waiters`.
+    pub max_waiters: Option<u32>,
     /// `-E`.
     pub conflict_exit_code: u8,
     /// `--unless-succeeded-within`, where it is in force for this trigger.
@@ -166,6 +168,7 @@ pub struct Sources {
     pub lock: Source,
     pub ttl: Source,
     pub wait: Source,
+    pub max_waiters: Source,
     pub conflict_exit_code: Source,
     /// Of the window in force, or of the one that the trigger puts out of force.
     pub fresh: Source,
@@ -192,6 +195,7 @@ impl Sources {
             trigger,
             ttl: default(),
             wait: default(),
+            max_waiters: default(),
             conflict_exit_code: default(),
             fresh: default(),
             fresh_out_of_force: None,

@@ -74,20 +74,24 @@ impl Schedule {
             expression: expression.to_owned(),
             why,
         };
-        let trimmed = expression.trim();
-        if trimmed.eq_ignore_ascii_case("@reboot") {
+        let fields: Vec<&str> = expression.split_whitespace().collect();
+        // the parser's words about what it was given go to terminals
+        if expression.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(malformed("it has a control character".to_owned()));
+        }
+        let line = fields.join(" ");
+        if line.eq_ignore_ascii_case("@reboot") {
             return Err(ScheduleError::Reboot);
         }
-        let fields = trimmed.split_whitespace().count();
-        if fields != 5 && !(fields == 1 && trimmed.starts_with('@')) {
-            return Err(malformed(format!("it has {fields} fields")));
+        if fields.len() != 5 && !(fields.len() == 1 && line.starts_with('@')) {
+            return Err(malformed(format!("it has {} fields", fields.len())));
         }
         let parser = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build();
         let cron = parser
-            .parse(trimmed)
+            .parse(&line)
             .map_err(|e| malformed(e.to_string().to_lowercase()))?;
         let schedule = Schedule { cron, zone };
         // Any day does: what comes at all comes within the eight years between two leap years.
@@ -296,6 +300,8 @@ mod tests {
     #[case("61 1 * * *", "is no schedule")]
     #[case("29 1 * * xyz", "is no schedule")]
     #[case("@sometimes", "is no schedule")]
+    #[case("* * * * \u{1b}[2J", "it has a control character")]
+    #[case("29 1 * *\n*", "it has a control character")]
     #[case("@reboot", "leave the schedule out")]
     #[case("0 0 30 2 *", "never comes")]
     fn no_schedules(#[case] expression: &str, #[case] says: &str) {

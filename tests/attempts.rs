@@ -298,10 +298,10 @@ fn a_run_whose_keeper_is_dead_or_stopped_can_still_be_ended_on_its_machine(
     assert_eq!(store.outcomes("sync"), ["signaled", "succeeded"]);
 }
 
-// shows: restored-backup local, lockfile
+// shows: restored-backup local, shared, lockfile
 #[rstest]
 fn tokens_go_on_growing_when_the_database_is_gone(
-    #[values(Kind::Local, Kind::Lockfile)] kind: Kind,
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
 ) {
     let store = Store::new(kind);
     for _ in 0..3 {

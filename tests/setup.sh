@@ -6,6 +6,7 @@ set -euo pipefail
 # program:Debian package, and what uses it
 wanted=$(cat <<'END'
 cc:gcc                      rusqlite compiles SQLite
+c++:g++                     libFuzzer (make fuzz)
 make:make                   make check
 awk:mawk                    tests/all.sh, tests/licences.sh
 cron:cron                   the night: one start comes from a real cron daemon

@@ -95,6 +95,12 @@ pub const JOB: &[Key] = &[
         "Wait at most this long for the lock.",
     ),
     key(
+        "max-waiters",
+        "a number from 1 to 1000",
+        "1",
+        "With wait: refuse a start at once if so many wait for the lock already. Default: no limit.",
+    ),
+    key(
         "conflict-exit-code",
         "a number from 0 to 255",
         "75",

@@ -69,6 +69,8 @@ pub struct Job {
     pub ttl: Option<At<Duration>>,
     /// `wait`, or `nonblock` as a wait of 0.
     pub wait: Option<At<Span>>,
+    /// `max-waiters`.
+    pub max_waiters: Option<At<u32>>,
     /// `conflict-exit-code`.
     pub conflict_exit_code: Option<At<u8>>,
     /// `unless-succeeded-within`: for schedule and startup only.

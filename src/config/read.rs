@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, Key};
 use super::values::{
     Fault, capture, command, exit_code, flag, keep, number_or_text, outcomes, span, tags, text_of,
-    texts, uuid, webhook,
+    texts, uuid, waiters, webhook,
 };
 use super::{At, ConfigError, Job, JobsFile, Notify, Source};
 use crate::cli;
@@ -205,6 +205,7 @@ impl<'a, 't> Table<'a, 't> {
             lock: self.get("lock", |v| Ok(text_of(v)?.parse()?))?,
             ttl: self.get("ttl", |v| Ok(duration::ttl(&number_or_text(v)?)?))?,
             wait: self.get("wait", span)?.or(nonblock),
+            max_waiters: self.get("max-waiters", waiters)?,
             conflict_exit_code: self.get("conflict-exit-code", exit_code)?,
             unless_succeeded_within: self.get("unless-succeeded-within", |v| {
                 Ok(duration::window(&number_or_text(v)?)?)

@@ -67,6 +67,16 @@ pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {
         .map_err(|_| Fault::Text(format!("{number} is no exit code: write 0 to 255")))
 }
 
+pub fn waiters(value: &DeValue<'_>) -> Result<u32, Fault> {
+    let number = value.as_integer().ok_or(Fault::Kind)?;
+    let parsed = number.as_str().parse().ok();
+    parsed.filter(|n| (1..=1000).contains(n)).ok_or_else(|| {
+        Fault::Text(format!(
+            "{number} waiters can't be: write 1 to 1000, or leave wait out"
+        ))
+    })
+}
+
 pub fn texts(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
     let array = value.as_array().ok_or(Fault::Kind)?;
     (1..)

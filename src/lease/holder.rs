@@ -3,6 +3,8 @@
 //! Every [`Step`] is one piece of input or output for whoever drives this. One that fails says nothing about the lock: the
 //! heartbeat is dropped ([`Lease::beat`] begins the next), and the deadline stands.
 
+use std::fmt;
+
 use super::heartbeat::{Answer, Wishes, answer, may_renew};
 use super::timing::Timing;
 use crate::clock::Boot;
@@ -17,11 +19,17 @@ pub enum By {
     Slot,
     /// The lease, renewed in the database: the lock file is not where others look any more.
     Row,
+    /// The kernel lock of a `lockfile:` store.
+    File,
+    /// The same, on a server that gives it away after a silence of its own.
+    Server,
 }
 
 /// What is to be done next. Its answer goes to the method that each names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Look whether the kernel lock is still ours: [`Lease::lock_read`].
+    ReadLock,
     /// Write the slot with this number: [`Lease::slot_written`].
     WriteSlot {
         /// Its number.
@@ -63,6 +71,20 @@ pub enum Loss {
     TakenOver,
     /// Somebody claims it.
     Claimed,
+    /// Its lock file was deleted or replaced, and nothing else keeps it.
+    Replaced,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::Lapsed => "its lease ran out before it could be renewed",
+            Loss::ByServer => "the file server gave the lock to somebody else",
+            Loss::TakenOver => "another run took it over",
+            Loss::Claimed => "another run takes it over",
+            Loss::Replaced => "its lock file was deleted or replaced",
+        })
+    }
 }
 
 /// What stands in the holder's lock file.
@@ -76,7 +98,7 @@ pub struct FileRead {
     pub at_path: bool,
 }
 
-/// A grant of the `sqlite:` store in its holder's hands.
+/// A grant in its holder's hands.
 #[derive(Debug, Clone)]
 pub struct Lease {
     token: Token,
@@ -102,6 +124,11 @@ impl Lease {
         }
     }
 
+    /// The number of its last slot.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// What keeps it.
     pub fn by(&self) -> By {
         self.by
@@ -119,22 +146,41 @@ impl Lease {
 
     /// The moment that the lease counts from; `None`: it does not end by itself.
     pub fn sent(&self) -> Option<Boot> {
-        (self.by != By::Kernel).then_some(self.sent)
+        self.ends().then_some(self.sent)
     }
 
     /// Begins a heartbeat at `now`.
     pub fn beat(&mut self, now: Boot) -> Step {
-        if self.by != By::Kernel && !may_renew(self.timing, self.sent, now) {
+        if self.ends() && !may_renew(self.timing, self.sent, now) {
             return Step::Over(Beat::Lost(Loss::Lapsed));
         }
         self.sending = now;
         match self.by {
             By::Row => self.by_row(),
-            By::Kernel | By::Slot => Step::WriteSlot {
-                seq: self.seq + 1,
-                // in a local store nobody's life hangs on it, and a sync would cost every job one each h
-                durable: self.by == By::Slot,
-            },
+            By::File | By::Server => Step::ReadLock,
+            By::Kernel | By::Slot => self.write_slot(),
+        }
+    }
+
+    /// It ends by itself.
+    fn ends(&self) -> bool {
+        !matches!(self.by, By::Kernel | By::File)
+    }
+
+    fn write_slot(&self) -> Step {
+        Step::WriteSlot {
+            seq: self.seq + 1,
+            // where nobody's life hangs on it, a sync would cost every job one each h
+            durable: self.by == By::Slot,
+        }
+    }
+
+    /// After [`Step::ReadLock`].
+    pub fn lock_read(&mut self, still_locked: bool) -> Step {
+        if still_locked {
+            self.write_slot()
+        } else {
+            Step::Over(Beat::Lost(Loss::ByServer))
         }
     }
 
@@ -150,6 +196,9 @@ impl Lease {
             return Step::Over(Beat::Lost(Loss::ByServer));
         }
         if !read.at_path {
+            if matches!(self.by, By::File | By::Server) {
+                return Step::Over(Beat::Lost(Loss::Replaced));
+            }
             self.by = By::Row;
             return self.by_row();
         }

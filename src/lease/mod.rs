@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod fence;
+pub mod file_taker;
 pub mod heartbeat;
 pub mod holder;
 #[cfg(test)]

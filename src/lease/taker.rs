@@ -119,7 +119,7 @@ impl<H: Clone + PartialEq> Taker<H> {
     }
 
     /// After [`Step::Look`]; `after`: the clock after it.
-    pub fn looked(&mut self, looked: Looked<H>, after: Boot) -> Step<H> {
+    pub fn looked(&mut self, looked: &Looked<H>, after: Boot) -> Step<H> {
         let Some((old, mark)) = self
             .old
             .as_mut()

@@ -237,6 +237,12 @@ fn assemble(
         lock_is_declared: matches!(from.lock, Source::File { .. }),
         ttl: entry.pick(&mut from.ttl, start.ttl, "--ttl", |j| j.ttl.as_ref()),
         wait: wait(start, entry, &mut from.wait),
+        max_waiters: entry.pick(
+            &mut from.max_waiters,
+            start.max_waiters,
+            "--max-waiters",
+            |j| j.max_waiters.as_ref(),
+        ),
         conflict_exit_code: entry
             .pick(
                 &mut from.conflict_exit_code,
@@ -298,6 +304,9 @@ fn assemble(
         command: what.command,
         repeats: what.repeats,
     };
+    if start.max_waiters.is_some() && plan.wait == Wait::No {
+        return Err(PlanError::NobodyWaits);
+    }
     let private_in_file = || {
         entry
             .get(|j| j.private_store.as_ref())

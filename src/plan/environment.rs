@@ -97,13 +97,14 @@ fn ancestors() -> Vec<String> {
 }
 
 /// Fields 2 and 4 of `proc_pid_stat(5)`. The name stands in parentheses and may contain some itself.
-fn name_and_parent(stat: &[u8]) -> Option<(String, Option<rustix::process::Pid>)> {
-    let open = stat.iter().position(|&b| b == b'(')?;
-    let close = stat.iter().rposition(|&b| b == b')')?;
-    let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
-    let rest = std::str::from_utf8(&stat[close + 1..]).ok()?;
-    let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
-    Some((name, rustix::process::Pid::from_raw(parent)))
+pub fn name_and_parent(stat: &[u8]) -> Option<(String, Option<rustix::process::Pid>)> {
+    let line = String::from_utf8_lossy(stat);
+    let (name, rest) = line.split_once(" (")?.1.rsplit_once(") ")?;
+    let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
+    Some((
+        name.to_owned(),
+        rustix::process::Pid::from_raw(parent.max(0)),
+    ))
 }
 
 #[cfg(test)]

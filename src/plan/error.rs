@@ -62,6 +62,11 @@ pub enum PlanError {
         /// Where the job stands there.
         place: Source,
     },
+    /// `--max-waiters` without a wait.
+    #[error(
+        "--max-waiters is for a start that waits, and this one does not: give -w DURATION, or leave it out"
+    )]
+    NobodyWaits,
     /// No command.
     #[error("no command for {job}: {why}; write joblock run {job} -- COMMAND")]
     NoCommand {

@@ -6,7 +6,7 @@
 
 pub mod folder;
 pub mod lockfile;
-mod mount;
+pub mod mount;
 mod place;
 mod probe;
 pub mod pruning;
@@ -16,6 +16,7 @@ pub mod sqlite;
 mod trouble;
 mod vanished;
 
+pub use lockfile::queue::Queued;
 pub use place::{Place, ProcessId, Processes};
 
 use std::fmt;
@@ -369,6 +370,10 @@ pub trait Locks {
         request: &LockRequest<'_>,
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError>;
+    /// Takes a place among those who wait for the lock; with a `limit`, only if fewer than that wait, else the error is how
+    /// many do. Whoever dies gives it up.
+    fn queue(&self, lock: &LockName, limit: Option<u32>)
+    -> Result<Result<Queued, u32>, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.

@@ -88,7 +88,7 @@ impl Mount {
 const SHORT_LEASE: Duration = Duration::from_secs(30);
 
 /// `lease_time=` in seconds, in the part of /proc/self/mountstats that is about `point`.
-fn lease_in(mountstats: &str, point: &Path) -> Option<Duration> {
+pub fn lease_in(mountstats: &str, point: &Path) -> Option<Duration> {
     let begins = |line: &&str| line.starts_with("device ");
     let ours = format!(" mounted on {} with ", point.display());
     let mut lines = mountstats
@@ -111,7 +111,8 @@ pub fn of(path: &Path) -> Option<Mount> {
     find(&kernel_file::text("/proc/self/mountinfo").ok()?, &path)
 }
 
-fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
+/// The mount that `path` lies on, by the text of a mount table (proc_pid_mountinfo(5)).
+pub fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
     // later lines cover earlier ones at the same point
     let mounts = mountinfo
         .lines()

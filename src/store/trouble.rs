@@ -12,6 +12,7 @@ const READ_ONLY: &str =
     "its file system is read-only: remount it for writing, or name another store with --store";
 const DENIED: &str = "permission denied: use sudo, or join the group that owns the store (`joblock init --system --group GROUP` makes one for a group)";
 const DAMAGED: &str = "the database is damaged: put a backup in its place, or move it away together with its -wal, and a new one is made (tokens then begin at 1 again)";
+const FAILS: &str = "its disk or file server fails, see the kernel's log (dmesg), and start again once it is mended";
 const FOREIGN: &str =
     "the file is not a joblock database: name another store with --store, or move the file away";
 
@@ -80,7 +81,18 @@ pub fn from_sql(path: &Path, error: &rusqlite::Error) -> StoreError {
             path.display()
         )),
         ErrorCode::CannotOpen => cannot_open(path),
-        _ => unusable(path, text.as_deref().unwrap_or("SQLite can't use it")),
+        ErrorCode::SystemIoFailure => unusable(
+            path,
+            &format!("{}: {FAILS}", text.as_deref().unwrap_or("disk I/O error")),
+        ),
+        // our statements are right for the tables that we made
+        _ => unusable(
+            path,
+            &format!(
+                "{DAMAGED} ({})",
+                text.as_deref().unwrap_or("SQLite can't use it")
+            ),
+        ),
     }
 }
 

@@ -14,8 +14,10 @@ use crate::name::RunId;
 
 /// What /proc says of the calling process.
 pub struct Seen {
-    cgroups: String,
-    mounts: String,
+    /// /proc/self/cgroup.
+    pub cgroups: String,
+    /// /proc/self/mountinfo.
+    pub mounts: String,
 }
 
 impl Seen {

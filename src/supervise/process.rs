@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::{fs, io};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::kernel_file;
 use crate::store::ProcessId;
@@ -57,8 +58,8 @@ pub fn seen<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The name is in parentheses and may itself hold any of `) (`: the last `)` ends it.
-fn parse_stat(line: &str) -> Option<Stat> {
+/// Reads a stat line. The name is in parentheses and may itself hold any of `) (`: the last `)` ends it.
+pub fn parse_stat(line: &str) -> Option<Stat> {
     let (pid, rest) = line.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -89,9 +90,15 @@ pub fn identify(pid: i32) -> ProcessId {
 pub fn is_alive(id: ProcessId) -> bool {
     match stat(id.pid) {
         Some(stat) => stat.id == id && stat.is_alive(),
-        None => rustix::process::Pid::from_raw(id.pid)
-            .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH)),
+        None => {
+            pid(id).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
+        }
     }
+}
+
+/// For a system call. What a store says is a pid may be any number, and a negative one means a group to kill(2).
+pub fn pid(id: ProcessId) -> Option<Pid> {
+    Pid::from_raw(id.pid.max(0))
 }
 
 /// Every process that can be seen.
@@ -159,6 +166,17 @@ pub fn environment_value(pid: i32, name: &str) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_process_can_have_as_a_pid_is_nobody() {
+        for number in [0, -1, -4711, i32::MIN] {
+            let id = ProcessId {
+                pid: number,
+                start: 0,
+            };
+            assert!(pid(id).is_none() && !is_alive(id));
+        }
+    }
 
     #[test]
     fn a_name_with_parentheses_and_spaces_is_parsed() {

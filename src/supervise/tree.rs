@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::JobCgroup;
 use super::memory;
@@ -36,7 +36,7 @@ pub fn signal(id: ProcessId, signal: i32) -> Result<(), Errno> {
 }
 
 fn open(id: ProcessId) -> Result<OwnedFd, Errno> {
-    let pid = Pid::from_raw(id.pid).ok_or(Errno::SRCH)?;
+    let pid = process::pid(id).ok_or(Errno::SRCH)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // The pidfd pins the process: if the start time is still right now, it was right when it was opened.
     if process::stat(id.pid).is_some_and(|s| s.id == id) {
@@ -269,8 +269,8 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<
     Ok(false)
 }
 
-/// From a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
-fn locker(line: &str) -> Option<i32> {
+/// The pid that took the flock(2), from a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
+pub fn locker(line: &str) -> Option<i32> {
     let mut fields = line.strip_prefix("lock:")?.split_whitespace().skip(1);
     (fields.next()? == "FLOCK")
         .then(|| fields.nth(2)?.parse().ok())

@@ -8,6 +8,7 @@
     reason = "each test program uses its own part of the harness"
 )]
 
+pub mod evidence;
 pub mod process;
 pub mod terminal;
 

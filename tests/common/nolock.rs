@@ -9,8 +9,8 @@ use joblock::name::{LockName, RunId, Token};
 use joblock::store::pruning::{Prune, Pruned};
 use joblock::store::record::{Attempted, End, Query, RunRecord, Tail};
 use joblock::store::{
-    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Recorded,
-    Renewal, Request, Store, StoreError,
+    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Queued,
+    Recorded, Renewal, Request, Store, StoreError,
 };
 
 /// A folder with a token and a file for each run.
@@ -77,6 +77,9 @@ impl Locks for NoLock {
             record,
             token,
         })))
+    }
+    fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
+        Ok(Err(0))
     }
     fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
         Ok(Observed::nobody())

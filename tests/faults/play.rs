@@ -258,7 +258,6 @@ pub struct Done {
     pub status: Status,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 /// A store in a folder of its own, and everything that is seen of what happens on it.
@@ -442,7 +441,7 @@ struct Play<'a> {
     fault: Option<&'a Fault>,
     points: Option<&'a mut Vec<Point>>,
     steps: Vec<Step>,
-    commands: HashMap<Who, (usize, Instant)>,
+    commands: HashMap<Who, usize>,
     since: Instant,
     /// The fault's point was reached.
     hit: bool,
@@ -455,7 +454,7 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn command_of(&self, who: Who) -> Option<usize> {
-        self.commands.get(&who).map(|(number, _)| *number)
+        self.commands.get(&who).copied()
     }
 
     fn is_victim(&self, call: &Call) -> bool {
@@ -474,7 +473,7 @@ impl Play<'_> {
                 let number = tracees
                     .start(self.world.command(who), calls)
                     .expect("joblock starts");
-                self.commands.insert(who, (number, Instant::now()));
+                self.commands.insert(who, number);
                 true
             }
             Step::Begun(who) => self.world.saw("begin", who) || gone(who),
@@ -531,7 +530,7 @@ impl Play<'_> {
     }
 
     fn note_ends(&mut self, tracees: &Tracees) {
-        for (&who, &(number, since)) in &self.commands {
+        for (&who, &number) in &self.commands {
             if let Some(status) = tracees.status(number)
                 && !self.world.done.contains_key(&who)
             {
@@ -539,7 +538,6 @@ impl Play<'_> {
                     status,
                     stdout: String::new(),
                     stderr: String::new(),
-                    took: since.elapsed(),
                 };
                 self.world.done.insert(who, done);
             }
@@ -613,7 +611,7 @@ impl Watch for Play<'_> {
         match event {
             Event::Executes if role == Role::Job && !self.jobs.contains(&pid) => {
                 // the first program of a job: no process of another command's job may be there any more
-                for (&who, &(other, _)) in &self.commands {
+                for (&who, &other) in &self.commands {
                     let left = tracees
                         .alive(other)
                         .into_iter()
@@ -641,7 +639,7 @@ impl Watch for Play<'_> {
                 let left: Vec<_> = self
                     .commands
                     .iter()
-                    .map(|(who, (n, _))| (who.name(), tracees.alive(*n)))
+                    .map(|(who, n)| (who.name(), tracees.alive(*n)))
                     .collect();
                 self.world
                     .wrong

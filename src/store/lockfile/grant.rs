@@ -3,15 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::Inner;
 use super::attempt::{Look, SOON, Steps};
 use super::file::LockFile;
-use super::side::Side;
+use super::side::{Asked, Side};
 use super::slots::{self, Slot};
 use super::wait::Waiters;
-use super::{Inner, Known};
 use crate::clock::{Boot, Wall};
-use crate::lease::heartbeat::{Answer, answer, may_renew};
-use crate::lease::takeover::{Decision, Mark, Unreleased, decide};
+use crate::lease::file_taker::{FileTaker, Found, Over, Step};
+use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
+use crate::lease::takeover::Unreleased;
 use crate::name::{RunId, Token};
 use crate::store::record::{End, OutOfMemory, Outcome, RunRecord, Tail};
 use crate::store::sqlite::locks::{self, LockRow};
@@ -55,84 +56,81 @@ impl Steps for Arc<Inner> {
             });
         }
         let known = self.known(&request.lock, found.newest)?;
+        let found = known.slot.as_ref().map(|slot| Found {
+            token: slot.token,
+            released: slot.released,
+            holder: slot.holder.clone(),
+        });
+        let row = known.row.as_ref();
+        let (mut taker, mut step) = FileTaker::begin(before, found.as_ref(), row, known.elsewhere);
         let mut old = None;
-        if let Some(row) = known.later_row().filter(|row| !row.released) {
-            if let Some(wait) = self.wait_for_replaced(request, &side, row, before)? {
-                return Ok(wait);
-            }
-            old = Some(row.holder.clone());
-        } else if let Some(slot) = known
-            .slot
-            .as_ref()
-            .filter(|slot| !slot.released && known.later_row().is_none())
-        {
-            old = Some(slot.holder.clone());
-        }
-        let mut abandoned = match &old {
-            None => Vec::new(),
-            // we hold its kernel lock: nobody inherited it any more, only those who closed it can be left
-            Some(holder) => match request.clearing.clear(holder, None) {
-                Cleared::Alive => return Ok(Look::Leased(self.inspect(&request.lock)?, SOON)),
-                Cleared::Stuck(left) => {
-                    return Err(StoreError::Leftovers {
-                        run: holder.run_id.clone(),
-                        left,
-                    });
+        loop {
+            step = match step {
+                Step::Look(row) => {
+                    let seen = self.replaced(&side, &row);
+                    let known = self
+                        .db()
+                        .read(|conn| locks::sighting(conn, &request.lock, &self.here))?;
+                    taker.looked(&seen, known, Boot::now())
                 }
-                Cleared::Gone { .. } => vec![self.abandoned(request, &holder.run_id)?],
-            },
-        };
-        // One who took the lock over wrote that into the file, and then could not write the history, or was gone: the history
-        // still waits for the end of the run before, which was ended when it was taken over.
-        if let Some(row) = known.row.as_ref().filter(|row| !row.released)
-            && abandoned.iter().all(|run| run.run != row.owner)
-        {
-            abandoned.push(self.abandoned(request, &row.owner)?);
+                Step::Remember(sighting) => {
+                    let place = &self.here;
+                    self.db()
+                        .write(|tx| locks::keep_sighting(tx, &request.lock, place, &sighting))?;
+                    taker.remembered()
+                }
+                // nobody inherited the lock any more: only those who closed it can be left
+                Step::Clear(holder) => match request.clearing.clear(&holder, None) {
+                    Cleared::Stuck(left) => {
+                        return Err(StoreError::Leftovers {
+                            run: holder.run_id,
+                            left,
+                        });
+                    }
+                    Cleared::Alive => taker.cleared(true),
+                    Cleared::Gone { .. } => {
+                        old = Some(holder.run_id);
+                        taker.cleared(false)
+                    }
+                },
+                Step::Write(token) => {
+                    // One who took the lock over wrote that into the file, and then could not write the history, or was
+                    // gone: the history still waits for the end of the run before, which it had ended.
+                    let waiting = known.row.as_ref().filter(|row| !row.released);
+                    let waiting = waiting
+                        .map(|row| row.owner.clone())
+                        .filter(|run| old.as_ref() != Some(run));
+                    let abandoned = old
+                        .into_iter()
+                        .chain(waiting)
+                        .map(|run| self.abandoned(request, &run));
+                    let abandoned = abandoned.collect::<Result<Vec<_>, _>>()?;
+                    return LockfileGrant::write(self, request, side, token, &abandoned)
+                        .map(|grant| Look::Granted(Box::new(grant)));
+                }
+                Step::Over(Over::Until(until)) => {
+                    let seen = self.inspect(&request.lock)?;
+                    return Ok(Look::Leased(seen, until.since(Boot::now())));
+                }
+                Step::Over(_) => return Ok(Look::Leased(self.inspect(&request.lock)?, SOON)),
+            }
         }
-        LockfileGrant::write(self, request, side, &known, &abandoned)
-            .map(|grant| Look::Granted(Box::new(grant)))
     }
 }
 
 impl Inner {
-    /// The row tells of a later grant than the file: it was made on a file that is not here any more. `None`: its lease is over.
-    fn wait_for_replaced(
-        &self,
-        request: &LockRequest<'_>,
-        side: &Side,
-        row: &LockRow,
-        before: Boot,
-    ) -> Result<Option<Look>, StoreError> {
+    /// The row tells of a later grant than the file: it was made on a file that is not here any more.
+    fn replaced(&self, side: &Side, row: &LockRow) -> Unreleased {
         let place = &row.holder.place;
-        let seen = Unreleased {
-            mark: Mark {
-                token: row.token,
-                row_seq: row.seq,
-                slot_seq: None,
-                file: side.lock.id,
-            },
+        Unreleased {
+            mark: row.mark(None, side.lock.id),
             granted_on: row.granted_on,
             same_boot: (!place.boot_id.is_empty() && !self.here.boot_id.is_empty())
                 .then(|| place.same_boot(&self.here)),
             local_file: side.lock.local,
             local_store: side.lock.local,
             ttl: row.ttl,
-        };
-        let known = self
-            .db()
-            .read(|conn| locks::sighting(conn, &request.lock, &self.here))?;
-        let Decision::Wait { sighting, until } = decide(&seen, known.as_ref(), before, Boot::now())
-        else {
-            return Ok(None);
-        };
-        if known.as_ref() != Some(&sighting) {
-            self.db()
-                .write(|tx| locks::keep_sighting(tx, &request.lock, &self.here, &sighting))?;
         }
-        Ok(Some(Look::Leased(
-            self.inspect(&request.lock)?,
-            until.since(Boot::now()),
-        )))
     }
 
     fn abandoned(&self, request: &LockRequest<'_>, run: &RunId) -> Result<Abandoned, StoreError> {
@@ -166,9 +164,7 @@ struct LockfileGrant {
     side: Side,
     holder: Holder,
     record: RunRecord,
-    token: Token,
-    seq: u64,
-    sent: Boot,
+    lease: Lease,
     lost: bool,
 }
 
@@ -178,24 +174,27 @@ impl LockfileGrant {
         inner: &Arc<Inner>,
         request: &LockRequest<'_>,
         side: Side,
-        known: &Known,
+        token: Token,
         abandoned: &[Abandoned],
     ) -> Result<Self, StoreError> {
-        let token = known.token().map_or(Token(1), Token::next);
         let mut record = request.record.clone();
         record.token = Some(token);
         let sent = Boot::now();
+        let by = if inner.server_lease.is_some() {
+            By::Server
+        } else {
+            By::File
+        };
         let mut grant = LockfileGrant {
             inner: Arc::clone(inner),
             side,
             holder: request.holder.clone(),
             record,
-            token,
-            seq: 0,
-            sent,
+            lease: Lease::new(token, inner.timing(), by, sent),
             lost: false,
         };
-        grant.slot(sent, false, true)?;
+        grant.slot(1, sent, false, true)?;
+        grant.lease.slot_written();
         let row = LockRow {
             token,
             owner: grant.record.run_id.clone(),
@@ -214,85 +213,84 @@ impl LockfileGrant {
         });
         if let Err(error) = inner.spool.instead(written, &grant.record, None, || Ok(())) {
             // not started, so the lock is given back; if even that fails, the next one sweeps
-            let _ = grant.slot(sent, true, true);
+            let _ = grant.slot(2, sent, true, true);
             return Err(error);
         }
         Ok(grant)
     }
 
-    fn slot(&mut self, now: Boot, released: bool, durable: bool) -> Result<(), StoreError> {
+    fn slot(&self, seq: u64, now: Boot, released: bool, durable: bool) -> Result<(), StoreError> {
         let slot = Slot {
-            token: self.token,
+            token: self.lease.token(),
             owner: self.record.run_id.clone(),
-            seq: self.seq + 1,
+            seq,
             released,
             ttl_ms: u64::try_from(self.inner.timing().ttl().as_millis()).unwrap_or(u64::MAX),
             at: Wall::now(),
             sent: now,
             holder: self.holder.clone(),
         };
-        self.side.write(&slot, durable).map_err(|e| self.io(&e))?;
-        self.seq += 1;
-        Ok(())
+        self.side.write(&slot, durable).map_err(|e| self.io(&e))
     }
 
     fn io(&self, error: &std::io::Error) -> StoreError {
         trouble::from_io(&self.side.lock.path, error)
     }
 
-    fn beat(&mut self, now: Boot) -> Result<Renewal, StoreError> {
-        if self.inner.server_lease.is_some() && !may_renew(self.inner.timing(), self.sent, now) {
-            return Ok(Renewal::Lost(
-                "the file server did not answer for longer than its lease".into(),
-            ));
+    /// The heartbeat's steps; what others ask for comes along.
+    fn beat(&mut self, now: Boot) -> Result<(Beat, Asked), StoreError> {
+        let mut asked = Asked::default();
+        let mut step = self.lease.beat(now);
+        loop {
+            step = match step {
+                HolderStep::ReadLock => {
+                    let still = self.side.still_locked().map_err(|e| self.io(&e))?;
+                    self.lease.lock_read(still)
+                }
+                HolderStep::WriteSlot { seq, durable } => {
+                    self.slot(seq, now, false, durable)?;
+                    self.lease.slot_written()
+                }
+                HolderStep::ReadFile => {
+                    asked = self
+                        .side
+                        .asked(self.lease.token())
+                        .map_err(|e| self.io(&e))?;
+                    let at_path = self.side.lock.is_at_path().map_err(|e| self.io(&e))?;
+                    self.lease.file_read(FileRead {
+                        still_locked: true,
+                        wishes: asked.wishes,
+                        at_path,
+                    })
+                }
+                // nothing but the kernel's lock keeps this grant
+                HolderStep::RenewRow | HolderStep::ReadWishes => self.lease.row_renewed(false),
+                HolderStep::Over(beat) => return Ok((beat, asked)),
+            }
         }
-        if !self.side.still_locked().map_err(|e| self.io(&e))? {
-            return Ok(Renewal::Lost(
-                "the file server gave the lock to somebody else".into(),
-            ));
-        }
-        self.slot(now, false, false)?;
-        if !self.side.lock.is_at_path().map_err(|e| self.io(&e))? {
-            return Ok(Renewal::Lost(
-                "its lock file was deleted or replaced".into(),
-            ));
-        }
-        let asked = self.side.asked(self.token).map_err(|e| self.io(&e))?;
-        Ok(
-            match (answer(self.token, asked.wishes), asked.revoke, asked.stop) {
-                (Answer::Revoked, Some(revoke), _) => Renewal::Revoked(revoke),
-                (Answer::Stop, _, Some(stop)) => Renewal::Stop(stop),
-                (Answer::Lost, ..) => Renewal::Lost("another run takes it over".into()),
-                _ => Renewal::Renewed,
-            },
-        )
     }
 }
 
 impl Grant for LockfileGrant {
     fn token(&self) -> Token {
-        self.token
+        self.lease.token()
     }
 
     fn expiry(&self) -> Expiry {
-        self.inner
-            .server_lease
-            .map_or(Expiry::Never, |ttl| Expiry::After {
-                sent: self.sent,
-                ttl,
-            })
+        let ttl = self.lease.timing().ttl();
+        let sent = self.lease.sent();
+        sent.map_or(Expiry::Never, |sent| Expiry::After { sent, ttl })
     }
 
     fn renew(&mut self) -> Result<Renewal, StoreError> {
-        let now = Boot::now();
-        let renewal = self.beat(now)?;
-        match renewal {
-            Renewal::Renewed | Renewal::Stop(_) => self.sent = now,
-            Renewal::Lost(_) | Renewal::Revoked(_) => {
-                self.lost |= matches!(renewal, Renewal::Lost(_));
-            }
-        }
-        Ok(renewal)
+        let (beat, asked) = self.beat(Boot::now())?;
+        self.lost |= matches!(beat, Beat::Lost(_));
+        Ok(match (beat, asked.stop, asked.revoke) {
+            (Beat::Stop, Some(stop), _) => Renewal::Stop(stop),
+            (Beat::Revoked, _, Some(revoke)) => Renewal::Revoked(revoke),
+            (Beat::Lost(loss), ..) => Renewal::Lost(loss.to_string()),
+            _ => Renewal::Renewed,
+        })
     }
 
     fn inherit(&self) -> Option<BorrowedFd<'_>> {
@@ -305,12 +303,10 @@ impl Grant for LockfileGrant {
             .write(|tx| rows::save_tail(tx, &self.record.run_id, tail))
     }
 
-    fn release(
-        mut self: Box<Self>,
-        end: &End,
-        tail: Option<&Tail>,
-    ) -> Result<Recorded, StoreError> {
-        let recorded = self.inner.finish(&end.of(&self.record, self.token), tail);
+    fn release(self: Box<Self>, end: &End, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
+        let recorded = self
+            .inner
+            .finish(&end.of(&self.record, self.lease.token()), tail);
         // a file that may be another's by now is left alone; one that can't be written is freed all the same, by
         // closing it, and the next holder finds the run's end in the history
         if !self.lost
@@ -319,7 +315,7 @@ impl Grant for LockfileGrant {
                 .holders()
                 .is_ok_and(|found| found.newest.is_some_and(|s| s.owner == self.record.run_id))
         {
-            let _ = self.slot(Boot::now(), true, true);
+            let _ = self.slot(self.lease.seq() + 1, Boot::now(), true, true);
         }
         recorded
     }

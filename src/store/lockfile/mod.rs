@@ -16,6 +16,7 @@ pub mod file;
 pub mod gate;
 mod grant;
 pub mod probe;
+pub mod queue;
 pub mod side;
 pub mod slots;
 pub mod wait;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Boot, Wall};
+use crate::lease::file_taker;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::probe as store_probe;
@@ -40,6 +42,7 @@ use crate::store::{
     Request, Store, StoreError, mount, trouble, vanished,
 };
 use file::LockFile;
+use queue::Queued;
 use slots::Slot;
 use wait::Waiters;
 
@@ -124,9 +127,7 @@ impl Known {
 
     /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
     fn later_row(&self) -> Option<&LockRow> {
-        self.row
-            .as_ref()
-            .filter(|row| self.slot.as_ref().is_none_or(|slot| slot.token < row.token))
+        file_taker::later(self.row.as_ref(), self.slot.as_ref().map(|slot| slot.token))
     }
 }
 
@@ -213,6 +214,15 @@ impl Locks for LockfileStore {
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError> {
         attempt::attempt(&self.inner, request, until)
+    }
+
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
@@ -347,7 +357,7 @@ impl Inner {
                 .write(
                     &Slot {
                         released: true,
-                        seq: slot.seq + 1,
+                        seq: slot.seq.saturating_add(1),
                         at: Wall::now(),
                         ..slot
                     },

@@ -123,7 +123,7 @@ pub fn asked(file: &File, own: Token) -> io::Result<Asked> {
         Block::Torn | Block::Newer(_) => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a claim in the lock file can't be read",
+                "a claim in the lock file can't be read: move the file away once nothing runs under this lock",
             ));
         }
     };

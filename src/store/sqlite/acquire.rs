@@ -77,7 +77,7 @@ fn with_lock(
                 hands.give_back();
                 return trouble.map_or(Ok(Look::Again), Err);
             }
-            Step::Look(old) => taker.looked(hands.look(&old)?, Boot::now()),
+            Step::Look(old) => taker.looked(&hands.look(&old)?, Boot::now()),
             Step::Remember(sighting) => {
                 let place = &inner.here;
                 inner

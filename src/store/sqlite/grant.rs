@@ -25,7 +25,7 @@ use std::sync::Arc;
 use super::{Inner, locks, rows};
 use crate::clock::{Boot, Wall};
 use crate::lease::heartbeat::Wishes;
-use crate::lease::holder::{Beat, By, FileRead, Lease, Loss, Step};
+use crate::lease::holder::{Beat, By, FileRead, Lease, Step};
 use crate::name::Token;
 use crate::store::lockfile::side::{self, Asked, Side};
 use crate::store::lockfile::slots::Slot;
@@ -51,11 +51,9 @@ impl SqliteGrant {
             record,
             lease,
         };
-        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database. In
-        // a shared store this waits for the first heartbeat, as it would have to be durable to count.
-        if grant.lease.by() == By::Kernel {
-            let _ = grant.side.write(&grant.slot(0, Boot::now()), false);
-        }
+        // The lock file knows the token from the beginning, so that it goes on growing whatever becomes of the database.
+        // No heartbeat: it is not durable, and nobody's life hangs on it.
+        let _ = grant.side.write(&grant.slot(0, Boot::now()), false);
         grant
     }
 
@@ -86,6 +84,10 @@ impl SqliteGrant {
                     let written = self.side.write(&self.slot(seq, now), durable);
                     written.map_err(|e| self.io(&e))?;
                     self.lease.slot_written()
+                }
+                Step::ReadLock => {
+                    let still = self.side.still_locked().map_err(|e| self.io(&e))?;
+                    self.lease.lock_read(still)
                 }
                 Step::ReadFile => {
                     let (read, found) = self.read_file().map_err(|e| self.io(&e))?;
@@ -148,7 +150,7 @@ impl Grant for SqliteGrant {
         Ok(match (beat, asked.stop, asked.revoke) {
             (Beat::Stop, Some(stop), _) => Renewal::Stop(stop),
             (Beat::Revoked, _, Some(revoke)) => Renewal::Revoked(revoke),
-            (Beat::Lost(loss), ..) => Renewal::Lost(words(loss).into()),
+            (Beat::Lost(loss), ..) => Renewal::Lost(loss.to_string()),
             _ => Renewal::Renewed,
         })
     }
@@ -174,15 +176,6 @@ impl Grant for SqliteGrant {
         // closes the lock file, after all is written
         drop(self);
         stored
-    }
-}
-
-fn words(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Lapsed => "its lease ran out before it could be renewed",
-        Loss::ByServer => "the file server gave the lock to somebody else",
-        Loss::TakenOver => "another run took it over",
-        Loss::Claimed => "another run takes it over",
     }
 }
 

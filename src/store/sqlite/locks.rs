@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{from_json, signed};
+use super::rows::{from_json, parsed, signed, token, unsigned, wrong};
 use crate::lease;
 use crate::lease::takeover::{FileId, Sighting};
+use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::{Holder, Place};
 
@@ -15,18 +16,32 @@ type Result<T> = rusqlite::Result<T>;
 /// A lock's row.
 pub type LockRow = lease::row::Row<Holder>;
 
+/// What nobody wrote is an error: a token that could not be counted on, a lease so short that somebody alive would be taken for gone.
 fn lock_row(row: &Row<'_>) -> Result<LockRow> {
-    let number = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let count = |column| unsigned::<u64>(row, column).map(Option::unwrap_or_default);
+    let id = |column: &str| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let holder: Holder = from_json(row, "holder")?;
+    let ttl = Duration::from_millis(count("ttl_ms")?);
+    if ttl < Timing::MIN {
+        return Err(wrong(
+            row,
+            "ttl_ms",
+            format!("{ttl:?} is no lease's length"),
+        ));
+    }
+    let owner: RunId = parsed(row, "owner", str::parse)?;
+    if owner != holder.run_id {
+        return Err(wrong(row, "owner", format!("{owner} is not the holder")));
+    }
     Ok(LockRow {
-        token: Token(number("token")?),
-        owner: holder.run_id.clone(),
+        token: token(row, "token")?.ok_or_else(|| wrong(row, "token", "there is none"))?,
+        owner,
         released: row.get("released")?,
-        seq: number("seq")?,
-        ttl: Duration::from_millis(number("ttl_ms")?),
+        seq: count("seq")?,
+        ttl,
         granted_on: FileId {
-            dev: number("dev")?,
-            ino: number("ino")?,
+            dev: id("dev")?,
+            ino: id("ino")?,
         },
         holder,
     })

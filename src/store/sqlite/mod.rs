@@ -30,6 +30,7 @@ use crate::name::LockName;
 use crate::store::lockfile;
 use crate::store::lockfile::attempt::attempt;
 use crate::store::lockfile::file::{self, LockFile};
+use crate::store::lockfile::queue::{self, Queued};
 use crate::store::lockfile::side;
 use crate::store::lockfile::slots;
 use crate::store::lockfile::wait::Waiters;
@@ -127,7 +128,7 @@ impl Inner {
             side::look(&path, Some(row.token)).map_err(|e| trouble::from_io(&path, &e))?
         {
             if let Some(slot) = slot.filter(|s| s.token == row.token && s.owner == row.owner) {
-                observed.seq += slot.seq;
+                observed.seq = observed.seq.saturating_add(slot.seq);
                 observed.heartbeat = Some(slot.at);
             }
             observed.revoked = asked.revoke.filter(|r| r.token == row.token);
@@ -155,6 +156,15 @@ impl Locks for SqliteStore {
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError> {
         attempt(&self.inner, request, until)
+    }
+
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.locks.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {

@@ -63,15 +63,30 @@ fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: &str) -> Result<Option<T>> {
+/// What stands in a column is of the right type, and yet nothing that we wrote.
+pub fn wrong(
+    row: &Row<'_>,
+    column: &str,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    let at = row.as_ref().column_index(column).unwrap_or_default();
+    rusqlite::Error::FromSqlConversionFailure(at, Type::Integer, why.into())
+}
+
+/// A column's number that is a token; an error names the column.
+pub fn token(row: &Row<'_>, column: &str) -> Result<Option<Token>> {
+    let token =
+        unsigned(row, column)?.map(|n: u64| Token::try_from(n).map_err(|e| wrong(row, column, e)));
+    token.transpose()
+}
+
+/// A column's number that can't be negative; an error names the column.
+pub fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: &str) -> Result<Option<T>> {
     let value: Option<i64> = row.get(column)?;
     value
         .map(|n| T::try_from(n).map_err(|_| FromSqlError::OutOfRange(n)))
         .transpose()
-        .map_err(|e| {
-            let at = row.as_ref().column_index(column).unwrap_or_default();
-            rusqlite::Error::FromSqlConversionFailure(at, Type::Integer, Box::new(e))
-        })
+        .map_err(|e| wrong(row, column, e))
 }
 
 /// A number that SQLite keeps as 64 bits with a sign. Ours are counts and milliseconds, far below that.
@@ -284,10 +299,8 @@ pub fn jobs(conn: &Connection) -> Result<Vec<String>> {
 
 /// The newest token of a lock that a row tells of.
 pub fn newest_token(conn: &Connection, lock: &LockName) -> Result<Option<Token>> {
-    let sql = "SELECT max(token) FROM runs WHERE lock = ?1";
-    Ok(conn
-        .query_row(sql, [lock.as_str()], |row| row.get::<_, Option<i64>>(0))?
-        .map(|n| Token(n.unsigned_abs())))
+    let sql = "SELECT max(token) AS token FROM runs WHERE lock = ?1";
+    conn.query_row(sql, [lock.as_str()], |row| token(row, "token"))
 }
 
 fn record(row: &Row<'_>) -> Result<RunRecord> {
@@ -313,7 +326,7 @@ fn record(row: &Row<'_>) -> Result<RunRecord> {
         run_id: parsed(row, "run_id", str::parse)?,
         job: parsed(row, "job", str::parse)?,
         lock: parsed(row, "lock", str::parse)?,
-        token: unsigned(row, "token")?.map(Token),
+        token: token(row, "token")?,
         trigger: parsed(row, "trigger", str::parse)?,
         who: from_json(row, "who")?,
         reason: row.get("reason")?,

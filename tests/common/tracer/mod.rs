@@ -5,6 +5,10 @@
 //! let it go, kill the process for real, or make the call fail or write less than it was told to.
 //!
 //! One tracer belongs to one thread (ptrace(2)): several may work side by side. Nothing outlives a tracer.
+#![allow(
+    dead_code,
+    reason = "each test program uses its own part of the tracer"
+)]
 
 mod registers;
 

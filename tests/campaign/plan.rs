@@ -1,0 +1,189 @@
+//! What is attempted and what is done to it, all from a seed: the same seed gives each worker the same list of attempts
+//! and torments. When they meet is up to the machine.
+
+use std::time::Duration;
+
+use super::arena::Kind;
+
+/// splitmix64: a seed more is a stream more.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The stream of `seed` that belongs to `path`.
+    pub fn of(seed: u64, path: &[u64]) -> Random {
+        let mut random = Random(seed);
+        for step in path {
+            random = Random(random.next() ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        }
+        random
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of them.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        let at = self.below(of.len() as u64);
+        of[usize::try_from(at).unwrap_or(0)]
+    }
+}
+
+/// The processes of a run, as bits.
+pub type Victims = u8;
+/// The caller's child.
+pub const FRONT: Victims = 1;
+/// The one at the store.
+pub const KEEPER: Victims = 2;
+/// The job's parent.
+pub const GUARD: Victims = 4;
+/// The job's first process.
+pub const JOB: Victims = 8;
+/// What that started.
+pub const FAMILY: Victims = 16;
+/// joblock's own three.
+pub const THREE: Victims = FRONT | KEEPER | GUARD;
+
+/// What is done to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Torment {
+    /// Nothing.
+    None,
+    /// SIGKILL, this long after its start, whatever it is doing then.
+    KillEarly(Duration, Victims),
+    /// SIGSTOP, this long after its start, and SIGCONT that much later.
+    StopEarly(Duration, Victims, Duration),
+    /// SIGKILL once the job lives; `true`: all of them stopped before, so that none acts on another's end.
+    Kill(Victims, bool),
+    /// SIGSTOP once the job lives, and SIGCONT that much later.
+    Stop(Victims, Duration),
+    /// SIGSTOP once the job lives, and after that time SIGKILL instead of SIGCONT.
+    StopKill(Victims, Duration),
+    /// Its cgroup, with everything of it in it, frozen for so long.
+    Freeze(Duration),
+}
+
+/// One start.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Unique in the campaign.
+    pub id: u64,
+    /// Which of the arena's locks.
+    pub lock: usize,
+    /// Which of the arena's hosts.
+    pub host: usize,
+    /// `-w`; `None`: `-n`.
+    pub wait: Option<Duration>,
+    /// `-t`.
+    pub limit: Option<Duration>,
+    /// The job's family, see job.c.
+    pub family: &'static str,
+    /// How long the job takes.
+    pub takes: Duration,
+    /// How it ends.
+    pub code: u8,
+    /// What is done to it.
+    pub torment: Torment,
+}
+
+/// How long a waiter waits: far longer than any torment holds a lock.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The shortest lease, for all leases of a campaign.
+pub const TTL: Duration = Duration::from_secs(2);
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+impl Attempt {
+    /// The next attempt of a worker on its lock, one in `torments` of them tormented.
+    pub fn next(
+        random: &mut Random,
+        id: u64,
+        kind: Kind,
+        lock: usize,
+        hosts: usize,
+        torments: u64,
+    ) -> Attempt {
+        let host = usize::try_from(random.below(hosts as u64)).unwrap_or(0);
+        let mut attempt = Attempt {
+            id,
+            lock,
+            host,
+            wait: (!random.one_in(8)).then_some(PATIENCE),
+            limit: None,
+            family: "",
+            takes: Duration::ZERO,
+            code: if random.one_in(8) {
+                u8::try_from(1 + random.below(60)).unwrap_or(1)
+            } else {
+                0
+            },
+            torment: Torment::None,
+        };
+        if random.one_in(torments) {
+            attempt.torment(random, kind);
+        } else if random.one_in(20) {
+            // one that holds for a moment, so that others wait for it and are refused
+            attempt.takes = ms(random.below(30));
+        } else if random.one_in(60) {
+            attempt.limit = Some(ms(20 + random.below(60)));
+            attempt.takes = Duration::from_secs(200);
+            attempt.family = random.pick(&["", "i"]);
+        } else if random.one_in(60) {
+            attempt.family = random.pick(&["d", "dc"]);
+        }
+        attempt
+    }
+
+    fn torment(&mut self, random: &mut Random, kind: Kind) {
+        let shortly = ms(random.below(400));
+        let beyond = if kind.has_leases() {
+            TTL + ms(200 + random.below(1500))
+        } else {
+            ms(random.below(800))
+        };
+        let at = Duration::from_micros(random.below(12_000));
+        let any = u8::try_from(1 + random.below(31)).unwrap_or(1);
+        let own = u8::try_from(1 + random.below(7)).unwrap_or(1);
+        let at_once = random.one_in(2);
+        self.takes = ms(100 + random.below(300));
+        self.torment = match random.below(16) {
+            0..=3 => Torment::KillEarly(at, own),
+            4 => Torment::StopEarly(at, own, shortly),
+            5 => Torment::StopEarly(at, own, beyond),
+            6..=10 => Torment::Kill(any, at_once),
+            11 => Torment::Stop(any, shortly),
+            12 => Torment::Stop(any, beyond),
+            13 => Torment::StopKill(any, shortly),
+            14 => Torment::StopKill(any, beyond),
+            _ => Torment::Freeze(beyond),
+        };
+        self.family = random.pick(&["", "", "i", "d", "dc", "id", "idc"]);
+        match self.torment {
+            // so that the end of a run is hit as well
+            Torment::KillEarly(..) | Torment::StopEarly(..) if at_once => self.takes = ms(0),
+            Torment::Stop(..) | Torment::StopKill(..) | Torment::Freeze(..) => {
+                self.takes = beyond + ms(1000);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! One round: an arena for each kind of store, workers in each, until there were enough acquisitions; then the verdict.
+//! A campaign is as many rounds as it takes, each with a seed of its own, which is printed.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::arena::{Arena, Kind};
+use super::plan::{Attempt, PATIENCE, Random, Torment};
+use super::verdict::Verdict;
+use super::witness::Witness;
+use super::worker::{self, Tried};
+use crate::common::evidence::Record;
+use crate::common::wait_until;
+
+/// The length of the whole campaign, in acquisitions.
+const LENGTH: &str = "JOBLOCK_CAMPAIGN";
+/// The seed of its first round.
+const SEED: &str = "JOBLOCK_SEED";
+
+/// The kinds of stores, if not all of them: `far,local`.
+const STORES: &str = "JOBLOCK_STORES";
+
+/// How a round is made up.
+#[derive(Debug, Clone, Copy)]
+pub struct Mix {
+    /// The kind of store.
+    pub kind: Kind,
+    /// Locks in it.
+    pub locks: usize,
+    /// Workers for each lock.
+    pub workers: usize,
+    /// One attempt in so many is tormented.
+    pub torments: u64,
+    /// Its part of the round's acquisitions, in hundredths.
+    pub part: u64,
+}
+
+const MIXES: [Mix; 4] = [
+    Mix {
+        kind: Kind::Local,
+        locks: 6,
+        workers: 3,
+        torments: 12,
+        part: 40,
+    },
+    Mix {
+        kind: Kind::Shared,
+        locks: 8,
+        workers: 3,
+        torments: 20,
+        part: 20,
+    },
+    Mix {
+        kind: Kind::Lockfile,
+        locks: 6,
+        workers: 3,
+        torments: 12,
+        part: 30,
+    },
+    Mix {
+        kind: Kind::Far,
+        locks: 8,
+        workers: 4,
+        torments: 15,
+        part: 10,
+    },
+];
+
+/// Acquisitions in a round of a long campaign.
+const ROUND: u64 = 20_000;
+/// Acquisitions in a short campaign, which is one round.
+const SHORT: u64 = 1200;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{variable}: no number: {text}"))
+        })
+}
+
+/// Runs it; panics at the first round in which something was wrong.
+pub fn campaign() {
+    let length = number(LENGTH);
+    let seed =
+        number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
+    let mut total = Verdict::default();
+    let began = Instant::now();
+    for n in 0.. {
+        let seed = if n == 0 {
+            seed
+        } else {
+            Random::of(seed, &[n]).next()
+        };
+        let since = Instant::now();
+        println!("round {n}: seed {seed}; repeat it with {SEED}={seed}");
+        let verdict = round(seed, length.map_or(SHORT, |_| ROUND));
+        let failed = !verdict.wrong.is_empty();
+        let got = verdict.figures.get("acquisitions").copied().unwrap_or(0);
+        println!(
+            "round {n}: {got} acquisitions in {:.0?}\n{verdict}",
+            since.elapsed()
+        );
+        assert!(!failed, "seed {seed}: {verdict}");
+        total.add(verdict);
+        let done = total.figures.get("acquisitions").copied().unwrap_or(0);
+        if done >= length.unwrap_or(0) {
+            break;
+        }
+        println!("{done} acquisitions in {:.0?}", began.elapsed());
+    }
+    let rate = total.figures["acquisitions"] * 1000
+        / u64::try_from(began.elapsed().as_millis())
+            .unwrap_or(1)
+            .max(1);
+    println!("in all, {rate} acquisitions a second:\n{total}");
+    if let Some(length) = length {
+        let mut record = Record::new(
+            "campaign",
+            format!("make campaign ACQUISITIONS={length} SEED={seed}"),
+        );
+        for (figure, n) in &total.figures {
+            record = record.figure(*figure, n);
+        }
+        record.figure("acquisitions a second", rate).write();
+    }
+}
+
+fn now() -> u64 {
+    joblock::clock::Boot::now().0
+}
+
+/// Whether somebody asked for this kind of store, or for none.
+fn is_wanted(kind: Kind) -> bool {
+    let wanted = std::env::var(STORES).unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|name| name == kind.name())
+}
+
+/// One round with the mixes of a campaign.
+fn round(seed: u64, acquisitions: u64) -> Verdict {
+    let witness = Witness::new();
+    let done: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = MIXES
+            .iter()
+            .enumerate()
+            .filter(|(_, mix)| is_wanted(mix.kind))
+            .map(|(n, mix)| {
+                let arena = Arena::new(mix.kind, mix.locks, witness.address());
+                let goal = acquisitions * mix.part / 100;
+                let witness = &witness;
+                scope.spawn(move || {
+                    let tried = fill(&arena, witness, *mix, (seed, n as u64), goal);
+                    (arena, tried)
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|r| r.join().expect("an arena"))
+            .collect()
+    });
+    wait_until("the witness has read it all", || !witness.is_watching());
+    let findings = witness.finish();
+    let mut verdict = Verdict::default();
+    verdict.of_witness(&findings);
+    for (mut arena, tried) in done {
+        let before = verdict.wrong.len();
+        verdict.of_arena(&arena, &tried, &findings);
+        if verdict.wrong.len() > before {
+            println!("kept: {}", arena.keep().display());
+        }
+    }
+    verdict
+}
+
+/// Workers, until there were enough acquisitions and a last attempt on each lock, which must be granted.
+fn fill(
+    arena: &Arena,
+    witness: &Witness,
+    mix: Mix,
+    (seed, n): (u64, u64),
+    goal: u64,
+) -> Vec<Tried> {
+    let acquired = || {
+        arena
+            .locks
+            .iter()
+            .map(|lock| witness.count(lock))
+            .sum::<u64>()
+    };
+    let is_enough = || acquired() >= goal || !witness.is_content();
+    let mut all: Vec<Tried> = thread::scope(|scope| {
+        let running: Vec<_> = (0..mix.workers * mix.locks)
+            .map(|w| {
+                let is_enough = &is_enough;
+                let me = (n << 16) | w as u64;
+                scope.spawn(move || {
+                    worker::work(
+                        arena,
+                        witness,
+                        (seed, me),
+                        w % mix.locks,
+                        mix.torments,
+                        is_enough,
+                    )
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|r| r.join().expect("a worker"))
+            .collect()
+    });
+    for lock in 0..arena.locks.len() {
+        let last = Attempt {
+            id: u64::MAX - (n << 16) - lock as u64,
+            lock,
+            host: 0,
+            wait: Some(PATIENCE),
+            limit: None,
+            family: "",
+            takes: Duration::ZERO,
+            code: 0,
+            torment: Torment::None,
+        };
+        all.push(worker::make(arena, witness, last, 0));
+    }
+    wait_until("nothing of the arena is left", || {
+        arena.processes().is_empty()
+    });
+    all
+}

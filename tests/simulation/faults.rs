@@ -1,0 +1,219 @@
+//! What goes wrong: to processes, machines, the way to the store, and the store.
+
+use crate::lease::blocks;
+
+use super::machine::{SECOND, Time};
+use super::run::{Keeper, ROLES, Role};
+use super::store::{Block, Kind};
+use super::world::{World, say};
+
+const KINDS: u64 = 20;
+
+impl World {
+    /// How long a disturbance lasts: around a lease, shorter or longer.
+    fn a_while(&mut self) -> Time {
+        let ttl = self.profile.base_ttl * SECOND;
+        match self.chance.below(4) {
+            0 => self.chance.below(ttl / 10),
+            1 => self.chance.below(ttl / 2),
+            2 => self.chance.below(2 * ttl),
+            _ => self.chance.below(5 * ttl),
+        }
+    }
+
+    /// Mostly the run that has the lock, if one has.
+    fn a_victim(&mut self) -> Option<usize> {
+        if !self.living.is_empty() && self.chance.permille(600) {
+            let at = self.chance.index(self.living.len());
+            return Some(self.living[at]);
+        }
+        if self.active.is_empty() {
+            return None;
+        }
+        let at = self.chance.index(self.active.len());
+        Some(self.active[at])
+    }
+
+    fn a_role(&mut self) -> Role {
+        ROLES[self.chance.index(3)]
+    }
+
+    pub fn fault(&mut self) {
+        let kind = self.chance.below(KINDS);
+        if self.profile.faults & (1 << kind) == 0 {
+            return;
+        }
+        self.tallies.faults += 1;
+        let victim = self.a_victim();
+        match (kind, victim) {
+            (0, Some(run)) => self.kill(run, Role::Front),
+            (1, Some(run)) => self.kill(run, Role::Keeper),
+            (2, Some(run)) => self.kill(run, Role::Guard),
+            (3, Some(run)) => {
+                for role in &ROLES[..3] {
+                    if self.chance.permille(600) {
+                        self.kill(run, *role);
+                    }
+                }
+            }
+            (4, Some(run)) => {
+                let (role, lasts) = (self.a_role(), self.a_while());
+                self.stop(run, role, lasts);
+            }
+            (5, Some(run)) => {
+                let lasts = self.a_while();
+                for role in &ROLES[..3] {
+                    if self.chance.permille(700) {
+                        self.stop(run, *role, lasts);
+                    }
+                }
+            }
+            (17, Some(run)) => {
+                let members = self.runs[run].tree.len();
+                if members > 0 {
+                    let member = self.chance.index(members);
+                    self.kill_member(run, member);
+                }
+            }
+            (6 | 7 | 8 | 11 | 16 | 19, victim) => self.fault_of_a_machine(kind, victim),
+            (9 | 10 | 12..=15, _) => self.fault_of_the_store(kind),
+            _ => {}
+        }
+    }
+
+    fn fault_of_a_machine(&mut self, kind: u64, victim: Option<usize>) {
+        let host = match victim {
+            Some(run) => self.runs[run].place.host,
+            None => self.chance.index(self.hosts.len()),
+        };
+        if !self.hosts[host].up {
+            return;
+        }
+        let (now, lasts) = (self.now, self.a_while());
+        match kind {
+            6 | 11 if self.hosts[host].frozen.is_none() => {
+                say!(self, usize::MAX, "host", "{host} is frozen{}", if kind == 11 { ", and its clock with it" } else { "" });
+                self.hosts[host].freeze(now, now + lasts, kind == 11);
+                self.at(lasts, super::world::Event::Thaw(host, now + lasts));
+            }
+            7 if self.hosts[host].frozen.is_none() => self.power_cut(host, lasts),
+            8 => self.cut(host, lasts),
+            19 => {
+                for host in 0..self.hosts.len() {
+                    if self.chance.permille(500) {
+                        self.cut(host, lasts);
+                    }
+                }
+            }
+            16 => {
+                let hours = i64::try_from(self.chance.below(11)).expect("small") - 5;
+                self.hosts[host].wall += hours * 3_600_000_000_000;
+            }
+            _ => {}
+        }
+    }
+
+    fn cut(&mut self, host: usize, lasts: Time) {
+        if self.profile.kind != Kind::Local && self.now >= self.hosts[host].cut_until {
+            say!(self, usize::MAX, "host", "{host} is cut off from the store");
+            self.hosts[host].cut_since = self.now;
+            self.hosts[host].cut_until = self.now + lasts;
+        }
+    }
+
+    fn power_cut(&mut self, host: usize, lasts: Time) {
+        say!(self, usize::MAX, "host", "{host} loses its power");
+        self.hosts[host].up = false;
+        self.hosts[host].down_since = self.now;
+        for run in self.active.clone() {
+            if self.runs[run].place.host == host {
+                for process in &mut self.runs[run].processes {
+                    process.alive = false;
+                }
+                for member in &mut self.runs[run].tree {
+                    member.alive = false;
+                }
+                self.living.retain(|r| *r != run);
+            }
+        }
+        if self.profile.kind == Kind::Local {
+            for file in &mut self.store.files {
+                file.power_cut();
+            }
+        }
+        self.at(lasts + SECOND, super::world::Event::Reboot(host));
+    }
+
+    fn fault_of_the_store(&mut self, kind: u64) {
+        let lasts = self.a_while();
+        match kind {
+            9 => self.store.slow_until = self.now + lasts,
+            10 => self.lock_file_is_deleted(),
+            12 | 13 => {
+                let (Some(file), Some(token)) = (self.store.path, self.newest) else {
+                    return;
+                };
+                say!(self, usize::MAX, "operator", "{} {token}", if kind == 12 { "unlock" } else { "stop" });
+                let block = if kind == 12 { blocks::REVOKE } else { blocks::STOP };
+                self.store.files[file].write(block, Block::Token(token), true);
+            }
+            14 => self.store.full_until = self.now + lasts,
+            15 if self.chance.permille(500) => self.store.backup = self.store.tables.clone(),
+            15 => self.database_is_put_back(),
+            _ => {}
+        }
+    }
+
+    /// Not while the database is older than the lock file: together they are all that knows the tokens.
+    fn lock_file_is_deleted(&mut self) {
+        let known = self.store.tables.row.as_ref().map(|row| row.token);
+        if known != self.newest || self.store.path.is_none() {
+            return;
+        }
+        say!(self, usize::MAX, "outsider", "deletes the lock file");
+        self.store.path = None;
+        for run in self.active.clone() {
+            self.runs[run].watch.replaced.get_or_insert(self.now);
+        }
+    }
+
+    /// Promised is only that tokens go on growing, as far as the lock file knows them, and what the kernel's locks give.
+    fn database_is_put_back(&mut self) {
+        let file = self.store.path.and_then(|file| self.store.files[file].newest());
+        if file.map(|slot| slot.token) < self.newest {
+            return;
+        }
+        say!(self, usize::MAX, "outsider", "puts the database back from a backup");
+        self.store.tables = self.store.backup.clone();
+        self.store.generation += 1;
+        for run in &mut self.runs {
+            run.watch.history_lost = true;
+        }
+        for run in self.active.clone() {
+            let r = &mut self.runs[run];
+            if self.profile.kind == Kind::NoReach || r.watch.replaced.is_some() {
+                r.watch.excused = Some("the database that knew it was put back from a backup");
+            }
+        }
+    }
+
+    /// Now and then a process is struck just while it is at the store.
+    pub fn harm_at_the_store(&mut self, run: usize, role: Role, lasts: Time) {
+        if role != Role::Keeper || self.profile.faults & (1 << 18) == 0 || self.quiet.is_some() {
+            return;
+        }
+        let has_it = matches!(
+            self.runs[run].keeper,
+            Keeper::Taking(_) | Keeper::FileTaking(..) | Keeper::FileGranting(..)
+        );
+        if !self.chance.permille(if has_it { 30 } else { 4 }) {
+            return;
+        }
+        if lasts > 0 && self.chance.permille(700) {
+            let pause = self.a_while();
+            self.stop(run, Role::Keeper, pause);
+        } else {
+            self.kill(run, Role::Keeper);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The simulator as a program of its own, built with optimisation from the product's own files: see `tests/simulation.rs`.
+//!
+//! `simulator FIRST COUNT SECONDS THREADS`: worlds from seed FIRST on, COUNT of them, or as many as SECONDS allow if
+//! COUNT is 0. `simulator trace SEED`: one world, told line by line. Ends with 1 if a rule was broken.
+
+#[expect(dead_code, reason = "the program asks no real clock")]
+#[path = "../../src/clock.rs"]
+mod clock;
+#[allow(dead_code, reason = "some is for the product alone")]
+#[path = "../../src/lease/mod.rs"]
+mod lease;
+#[path = "../../src/name.rs"]
+mod name;
+
+mod chance;
+mod effects;
+mod faults;
+mod guard;
+mod keeper;
+mod machine;
+mod rules;
+mod run;
+mod store;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use world::World;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, seed] = &args[..]
+        && word == "trace"
+    {
+        return trace(number(seed));
+    }
+    let [first, count, seconds, threads] = &args[..] else {
+        eprintln!("simulator FIRST COUNT SECONDS THREADS, or: simulator trace SEED");
+        return ExitCode::from(2);
+    };
+    many(
+        number(first),
+        number(count),
+        number(seconds),
+        number(threads),
+    )
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+fn trace(seed: u64) -> ExitCode {
+    let mut world = World::new(seed, true);
+    world.go();
+    for line in &world.lines {
+        println!("{line}");
+    }
+    match world.violation {
+        Some(violation) => {
+            println!("seed {seed}: {violation}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
+    let began = Instant::now();
+    let next = AtomicU64::new(0);
+    let broken = AtomicBool::new(false);
+    let sums: [AtomicU64; 7] = Default::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while !broken.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if count > 0 && n >= count
+                        || seconds > 0 && began.elapsed().as_secs() >= seconds
+                    {
+                        break;
+                    }
+                    let seed = first.wrapping_add(n);
+                    let mut world = World::new(seed, false);
+                    world.go();
+                    let t = world.tallies;
+                    for (sum, n) in sums.iter().zip([
+                        1,
+                        t.grants,
+                        t.at_once,
+                        t.lapsed,
+                        t.lost,
+                        t.faults,
+                        t.fenced,
+                    ]) {
+                        sum.fetch_add(n, Ordering::Relaxed);
+                    }
+                    if let Some(violation) = world.violation {
+                        println!("seed {seed}: {violation}");
+                        broken.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    for (name, sum) in [
+        "seeds",
+        "grants",
+        "from_gone",
+        "lapsed",
+        "lost",
+        "faults",
+        "fenced",
+    ]
+    .iter()
+    .zip(&sums)
+    {
+        println!("{name} {}", sum.load(Ordering::Relaxed));
+    }
+    ExitCode::from(u8::from(broken.load(Ordering::Relaxed)))
+}
