@@ -397,7 +397,8 @@ fn every_system_call_may_fail() {
     let (cases, calls) = cases(&templates);
     let all = cases.len();
     let cases = in_rounds(cases, &mut Random(seed));
-    let (limit, workers) = match std::env::var("JOBLOCK_FAULTS").as_deref() {
+    let asked = std::env::var("JOBLOCK_FAULTS");
+    let (limit, workers) = match asked.as_deref() {
         Ok("all") => (None, MANY),
         Ok(seconds) => (
             Some(Duration::from_secs(seconds.parse().expect("seconds"))),
@@ -415,10 +416,13 @@ fn every_system_call_may_fail() {
         tally.missed,
         begun.elapsed()
     );
-    let mut record = Record::new("faults", "make faults")
-        .figure("system calls of nine scenarios on three stores", calls)
-        .figure("faults that they can have", all)
-        .figure("faults played", played);
+    let mut record = Record::new(
+        "faults",
+        format!("make faults FAULTS={}", asked.as_deref().unwrap_or("")),
+    )
+    .figure("system calls of nine scenarios on three stores", calls)
+    .figure("faults that they can have", all)
+    .figure("faults played", played);
     for (what, count) in &tally.played {
         record = record.figure(format!("of these, {what}"), count);
     }

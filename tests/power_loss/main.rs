@@ -126,8 +126,8 @@ fn check_all(
 fn what_was_promised_before_the_power_went_holds_after_it() {
     let seed = Random::seed();
     let mut random = Random(seed);
-    let all = std::env::var("JOBLOCK_POWER").unwrap_or_default();
-    let (limit, each) = match all.as_str() {
+    let asked = std::env::var("JOBLOCK_POWER").unwrap_or_default();
+    let (limit, each) = match asked.as_str() {
         "all" => (None, 24),
         "" => (Some(SAMPLE), 6),
         seconds => (
@@ -162,7 +162,7 @@ fn what_was_promised_before_the_power_went_holds_after_it() {
         tally.wrong.len()
     );
     let operations: usize = stories.values().map(|story| story.log.len()).sum();
-    let mut record = Record::new("power_loss", "make power")
+    let mut record = Record::new("power_loss", format!("make power POWER={asked}"))
         .figure("operations on the files of three stores", operations)
         .figure("crashes", tally.images + tally.same)
         .figure("different images, each started from", tally.images)
