@@ -34,7 +34,10 @@ pub fn counters(seen: &cgroup::Seen) -> Vec<OomCounter> {
 ///
 /// Only counters of this boot may be asked about.
 pub fn verdict(before: &[OomCounter]) -> OutOfMemory {
-    let is_left = |c: &&OomCounter| fs::metadata(&c.folder).is_ok_and(|m| m.ino() == c.id);
+    // what a store says is read in cgroups only
+    let is_left = |c: &&OomCounter| {
+        cgroup::is_cgroup(&c.folder) && fs::metadata(&c.folder).is_ok_and(|m| m.ino() == c.id)
+    };
     let nearest = before.iter().find(is_left);
     let now = nearest.and_then(|c| read(&c.folder, before.first() == Some(c)));
     compare(nearest.map(|c| c.kills), now)
