@@ -220,17 +220,13 @@ fn fresh() -> u64 {
 // shows: keeper-killed local, shared, lockfile
 // shows: guard-killed local, shared, lockfile
 // shows: all-killed local, shared, lockfile
-// shows: job-killed local, shared, lockfile
-// shows: stopped-past-ttl shared, lockfile
-// shows: frozen-past-ttl shared, lockfile
-// shows: host-lost shared, lockfile
-// shows: partition shared, lockfile
+// shows: stopped-past-ttl shared
+// shows: frozen-past-ttl shared
+// shows: host-lost shared
+// shows: partition shared
 // shows: clock-jump local, shared, lockfile
-// shows: suspend shared, lockfile
+// shows: suspend shared
 // shows: time-namespace local, shared
-// shows: disk-full local, shared, lockfile
-// shows: disk-error local, shared, lockfile
-// shows: power-loss local, shared, lockfile
 // shows: restored-backup local, shared, lockfile
 // shows: lock-file-deleted local, shared, lockfile
 // shows: leaked-children local, shared, lockfile

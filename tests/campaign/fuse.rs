@@ -27,6 +27,15 @@ use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, Stat};
 /// Nothing is remembered by the kernel.
 const NO_TIME: Duration = Duration::ZERO;
 
+/// Whether this machine has FUSE; says it loudly if not.
+pub fn is_there() -> bool {
+    let is = Path::new("/dev/fuse").exists();
+    if !is {
+        println!("NOT RUN: there is no /dev/fuse here (modprobe fuse), so there are no far stores");
+    }
+    is
+}
+
 /// What a mount does to those who use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{Arena, Kind};
+use super::fuse;
 use super::plan::{Attempt, PATIENCE, Random, Torment};
+use super::trouble;
 use super::verdict::Verdict;
 use super::witness::Witness;
 use super::worker::{self, Tried};
@@ -31,39 +33,39 @@ pub struct Mix {
     pub workers: usize,
     /// One attempt in so many is tormented.
     pub torments: u64,
+    /// Its store is troubled as well.
+    pub troubled: bool,
     /// Its part of the round's acquisitions, in hundredths.
     pub part: u64,
 }
 
-const MIXES: [Mix; 4] = [
+const fn mix(
+    kind: Kind,
+    locks: usize,
+    workers: usize,
+    torments: u64,
+    troubled: bool,
+    part: u64,
+) -> Mix {
     Mix {
-        kind: Kind::Local,
-        locks: 6,
-        workers: 3,
-        torments: 12,
-        part: 40,
-    },
-    Mix {
-        kind: Kind::Shared,
-        locks: 8,
-        workers: 3,
-        torments: 20,
-        part: 20,
-    },
-    Mix {
-        kind: Kind::Lockfile,
-        locks: 6,
-        workers: 3,
-        torments: 12,
-        part: 30,
-    },
-    Mix {
-        kind: Kind::Far,
-        locks: 8,
-        workers: 4,
-        torments: 15,
-        part: 10,
-    },
+        kind,
+        locks,
+        workers,
+        torments,
+        troubled,
+        part,
+    }
+}
+
+const MIXES: [Mix; 8] = [
+    mix(Kind::Local, 6, 3, 12, false, 40),
+    mix(Kind::Shared, 8, 3, 20, false, 20),
+    mix(Kind::Lockfile, 6, 3, 12, false, 25),
+    mix(Kind::Far, 6, 3, 20, false, 6),
+    mix(Kind::Local, 3, 2, 20, true, 3),
+    mix(Kind::Shared, 3, 2, 20, true, 2),
+    mix(Kind::Lockfile, 3, 2, 20, true, 2),
+    mix(Kind::Far, 3, 3, 20, true, 2),
 ];
 
 /// Acquisitions in a round of a long campaign.
@@ -141,18 +143,24 @@ fn is_wanted(kind: Kind) -> bool {
 /// One round with the mixes of a campaign.
 fn round(seed: u64, acquisitions: u64) -> Verdict {
     let witness = Witness::new();
+    let fuse_is_there = fuse::is_there();
     let done: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = MIXES
             .iter()
             .enumerate()
-            .filter(|(_, mix)| is_wanted(mix.kind))
+            .filter(|(_, mix)| is_wanted(mix.kind) && (mix.kind != Kind::Far || fuse_is_there))
             .map(|(n, mix)| {
-                let arena = Arena::new(mix.kind, mix.locks, witness.address());
+                let make = if mix.troubled && mix.kind != Kind::Far {
+                    Arena::on_a_small_disk
+                } else {
+                    Arena::new
+                };
+                let arena = make(mix.kind, mix.locks, witness.address());
                 let goal = acquisitions * mix.part / 100;
                 let witness = &witness;
                 scope.spawn(move || {
-                    let tried = fill(&arena, witness, *mix, (seed, n as u64), goal);
-                    (arena, tried)
+                    let (tried, troubles) = fill(&arena, witness, *mix, (seed, n as u64), goal);
+                    (arena, tried, troubles)
                 })
             })
             .collect();
@@ -165,7 +173,9 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
     let findings = witness.finish();
     let mut verdict = Verdict::default();
     verdict.of_witness(&findings);
-    for (mut arena, tried) in done {
+    verdict.count("rounds without far stores", u64::from(!fuse_is_there));
+    for (arena, tried, troubles) in done {
+        verdict.add(troubles);
         let before = verdict.wrong.len();
         verdict.of_arena(&arena, &tried, &findings);
         if verdict.wrong.len() > before {
@@ -182,7 +192,7 @@ fn fill(
     mix: Mix,
     (seed, n): (u64, u64),
     goal: u64,
-) -> Vec<Tried> {
+) -> (Vec<Tried>, Verdict) {
     let acquired = || {
         arena
             .locks
@@ -191,7 +201,12 @@ fn fill(
             .sum::<u64>()
     };
     let is_enough = || acquired() >= goal || !witness.is_content();
-    let mut all: Vec<Tried> = thread::scope(|scope| {
+    let (mut all, troubles): (Vec<Tried>, Verdict) = thread::scope(|scope| {
+        let trouble = mix.troubled.then(|| {
+            let random = Random::of(seed, &[n, u64::MAX]);
+            let is_enough = &is_enough;
+            scope.spawn(move || trouble::make(arena, random, is_enough))
+        });
         let running: Vec<_> = (0..mix.workers * mix.locks)
             .map(|w| {
                 let is_enough = &is_enough;
@@ -208,10 +223,12 @@ fn fill(
                 })
             })
             .collect();
-        running
+        let tried = running
             .into_iter()
             .flat_map(|r| r.join().expect("a worker"))
-            .collect()
+            .collect();
+        let troubles = trouble.map(|t| t.join().expect("the trouble"));
+        (tried, troubles.unwrap_or_default())
     });
     for lock in 0..arena.locks.len() {
         let last = Attempt {
@@ -230,5 +247,5 @@ fn fill(
     wait_until("nothing of the arena is left", || {
         arena.processes().is_empty()
     });
-    all
+    (all, troubles)
 }
