@@ -225,7 +225,6 @@ fn fresh() -> u64 {
 // shows: host-lost shared
 // shows: partition shared
 // shows: clock-jump local, shared, lockfile
-// shows: suspend shared
 // shows: time-namespace local, shared
 // shows: restored-backup local, shared, lockfile
 // shows: lock-file-deleted local, shared, lockfile
