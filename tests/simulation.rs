@@ -11,10 +11,6 @@ mod attempts;
 mod chance;
 #[path = "simulation/effects.rs"]
 mod effects;
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is made for other programs too"
-)]
 #[path = "common/evidence.rs"]
 mod evidence;
 #[path = "simulation/faults.rs"]
