@@ -42,10 +42,10 @@ pub fn later<H>(row: Option<&Row<H>>, file: Option<Token>) -> Option<&Row<H>> {
     row.filter(|row| file.is_none_or(|file| file < row.token))
 }
 
-/// Whether the history may take the grant `token` when `row` stands there. If not, the lock file was replaced, and
-/// somebody has been granted the lock on the other one.
-pub fn may_begin<H>(row: Option<&Row<H>>, token: Token) -> bool {
-    row.is_none_or(|row| row.token < token)
+/// Whether the history may take a grant when `row` stands there, and `seen` was its token when the attempt began. If not, the
+/// lock file was replaced, and somebody has been granted the lock on the other one meanwhile.
+pub fn may_begin<H>(row: Option<&Row<H>>, seen: Option<Token>) -> bool {
+    row.map(|row| row.token) <= seen
 }
 
 /// One attempt, the kernel lock in its hands.
@@ -130,5 +130,60 @@ impl<H: Clone> FileTaker<H> {
         } else {
             Over::Again
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::takeover::FileId;
+    use rstest::rstest;
+    use std::time::Duration;
+
+    fn row(token: u64) -> Row<()> {
+        Row {
+            token: Token(token),
+            owner: "00ff00ff00ff00ff".parse().expect("a run id"),
+            released: false,
+            seq: 0,
+            ttl: Duration::from_secs(45),
+            granted_on: FileId { dev: 1, ino: 2 },
+            holder: (),
+        }
+    }
+
+    #[rstest]
+    #[case::as_it_was(Some(3), Some(3), true)]
+    #[case::the_first(None, None, true)]
+    #[case::the_database_is_gone(None, Some(3), true)]
+    #[case::somebody_was_faster(Some(4), Some(3), false)]
+    #[case::somebody_was_the_first(Some(1), None, false)]
+    fn the_history_takes_no_grant_beside_another(
+        #[case] now: Option<u64>,
+        #[case] seen: Option<u64>,
+        #[case] may: bool,
+    ) {
+        let now = now.map(row);
+        assert_eq!(may_begin(now.as_ref(), seen.map(Token)), may);
+    }
+
+    #[test]
+    fn the_lock_is_looked_at_after_the_grant_and_the_deadline_counts_from_before_it() {
+        let found = Found {
+            token: Token(6),
+            released: false,
+            holder: (),
+        };
+        let (mut taker, step) = FileTaker::begin(Boot(5), Some(&found), Some(&row(6)), None);
+        assert_eq!(step, Step::Clear(()));
+        assert_eq!(taker.cleared(true, Boot(7)), Step::Over(Over::Alive));
+        assert_eq!(taker.cleared(false, Boot(7)), Step::Write(Token(7)));
+        assert_eq!(taker.written(), Step::ReadLock);
+        let granted = Over::Granted {
+            token: Token(7),
+            sent: Boot(7),
+        };
+        assert_eq!(taker.lock_read(true), Step::Over(granted));
+        assert_eq!(taker.lock_read(false), Step::Over(Over::Again));
     }
 }

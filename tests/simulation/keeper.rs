@@ -96,6 +96,7 @@ impl World {
             }
             (Keeper::Taking(taker), answer) => self.taking(run, taker, answer),
             (Keeper::FileBeginning(before), Answer::Begun(Some((slot, row)))) => {
+                self.runs[run].seen = row.as_ref().map(|row| row.token);
                 let found = slot.map(|slot| Found {
                     token: slot.token,
                     released: slot.released,

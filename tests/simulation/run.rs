@@ -236,6 +236,8 @@ pub struct Run {
     pub unnamed_until: Option<Time>,
     /// The taker's last step.
     pub step: Pending,
+    /// The token in the history when a lockfile store's taker began.
+    pub seen: Option<Token>,
     /// When the heartbeat that goes on was begun.
     pub sending: Option<Boot>,
     pub recorded_by_another: bool,

@@ -122,7 +122,8 @@ impl Steps for Arc<Inner> {
                         By::File
                     };
                     let lease = Lease::new(token, self.timing(), by, 1, sent);
-                    let grant = LockfileGrant::begin(self, request, side, lease, &abandoned)?;
+                    let seen = known.row.as_ref().map(|row| row.token);
+                    let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
                     return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
                 }
                 Step::Over(Over::Again) => return Ok(Look::Again),
@@ -209,6 +210,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         lease: Lease,
+        seen: Option<Token>,
         abandoned: &[Abandoned],
     ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
@@ -224,7 +226,7 @@ impl LockfileGrant {
             holder: request.holder.clone(),
         };
         let written = inner.db().write(|tx| {
-            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), token) {
+            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), seen) {
                 return Ok(false);
             }
             for old in abandoned {
