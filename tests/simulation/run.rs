@@ -270,6 +270,8 @@ pub struct Watch {
     /// When the last renewal that succeeded was sent, on its own clock and as true time; at first, the grant.
     pub sent: Option<Boot>,
     pub leased: bool,
+    /// It became a lease then, as its lock file was gone.
+    pub leased_since: Time,
     /// The store took the slot of its last heartbeat that succeeded then.
     pub slot_taken: Time,
     /// The row was renewed then.
