@@ -59,11 +59,13 @@ impl Steps for Arc<Inner> {
         let known = self.known(&request.lock, found.newest)?;
         let found = known.slot.as_ref().map(|slot| Found {
             token: slot.token,
+            owner: slot.owner.clone(),
             released: slot.released,
             holder: slot.holder.clone(),
         });
         let row = known.row.as_ref();
-        let (mut taker, mut step) = FileTaker::begin(before, found.as_ref(), row, known.elsewhere);
+        let (mut taker, mut step) =
+            FileTaker::begin(before, side.lock.id, found.as_ref(), row, known.elsewhere);
         let mut old = None;
         loop {
             step = match step {
