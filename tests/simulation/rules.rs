@@ -203,6 +203,7 @@ impl World {
             (b, a)
         };
         if self.runs[old].watch.excused
+            || self.runs[new].token == self.runs[old].token && self.runs[new].watch.excused
             || self.excused_by_its_machine(old)
             || self.excused_by_a_replaced_file(old)
         {
