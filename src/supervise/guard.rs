@@ -139,6 +139,7 @@ impl Guard<'_> {
     }
 
     fn hear_keeper(&mut self) {
+        let mut start = None;
         while !self.keeper_gone {
             match self.sides.keeper.receive() {
                 Received::Message(
@@ -148,19 +149,35 @@ impl Guard<'_> {
                     },
                     lock,
                 ) => {
-                    if self.job.is_none() && self.status.is_none() {
-                        self.start(&variables, deadline, lock);
+                    if self.is_idle() {
+                        self.lock = lock;
+                        self.set_deadline(deadline);
+                        start = Some(variables);
                     }
                 }
-                Received::Message(ToGuard::Renewed(deadline), _) => {
-                    self.fence.renewed(deadline);
-                    self.suicide.set(self.fence.suicide_at());
+                Received::Message(ToGuard::Renewed(deadline), _) => self.set_deadline(deadline),
+                Received::Message(ToGuard::End(cause), _) if self.is_idle() => {
+                    self.fence.not_started(cause);
                 }
                 Received::Message(ToGuard::End(cause), _) => self.end(cause),
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
             }
         }
+        // Not before all is read: the end may have come behind the start, while this process was stopped.
+        if let Some(variables) = start {
+            self.start(&variables);
+        }
+    }
+
+    /// Nothing was started, and nothing is over.
+    fn is_idle(&self) -> bool {
+        self.job.is_none() && self.status.is_none()
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.fence.renewed(deadline);
+        self.suicide.set(self.fence.suicide_at());
     }
 
     fn hear_front(&mut self) {
@@ -179,16 +196,8 @@ impl Guard<'_> {
         }
     }
 
-    fn start(
-        &mut self,
-        variables: &[(String, OsString)],
-        deadline: Option<Deadline>,
-        lock: Option<OwnedFd>,
-    ) {
-        self.lock = lock;
-        let may_start = self.fence.may_start(deadline, Boot::now());
-        self.suicide.set(self.fence.suicide_at());
-        if !may_start {
+    fn start(&mut self, variables: &[(String, OsString)]) {
+        if !self.fence.may_start(Boot::now()) {
             self.status = Some(Status::Unknown);
             return;
         }

@@ -15,37 +15,39 @@ impl World {
             return;
         }
         let messages = std::mem::take(&mut self.runs[run].inbox[Role::Guard as usize]);
+        let mut start = false;
         for message in messages {
             let now = self.clock(run);
+            let idle = !self.runs[run].guard.started && !self.runs[run].guard.over;
             match message {
-                Message::Start(deadline, sent) => {
-                    self.runs[run].watch.told = sent;
-                    let may_start = self.runs[run].guard.fence.may_start(deadline, now);
-                    self.set_suicide(run);
-                    if !may_start {
-                        say!(self, run, "guard", "too late to start");
-                        self.runs[run].guard.over = true;
-                    } else if !self.runs[run].alive(Role::Front) {
-                        self.runs[run].guard.fence.not_started(Cause::FrontGone);
-                        self.runs[run].guard.over = true;
-                    } else {
-                        self.runs[run].guard.spawning = true;
-                        self.watch_start(run);
-                        let delay = self.chance.between(20 * US, 3 * MS);
-                        return self.at(delay, Event::Spawn(run));
-                    }
-                }
-                Message::Renewed(deadline, sent) => {
+                Message::Start(deadline, sent) | Message::Renewed(deadline, sent) => {
+                    start |= matches!(message, Message::Start(..));
                     self.runs[run].watch.told = sent;
                     self.runs[run].guard.fence.renewed(deadline);
                     self.set_suicide(run);
                 }
+                Message::End(cause) if idle => self.runs[run].guard.fence.not_started(cause),
                 Message::End(cause) => {
                     let acts = self.runs[run].guard.fence.end(cause, now);
                     self.act(run, acts);
                 }
                 Message::Recorded => self.runs[run].guard.recorded = true,
                 _ => {}
+            }
+        }
+        if start {
+            let now = self.clock(run);
+            if !self.runs[run].guard.fence.may_start(now) {
+                say!(self, run, "guard", "too late to start");
+                self.runs[run].guard.over = true;
+            } else if !self.runs[run].alive(Role::Front) {
+                self.runs[run].guard.fence.not_started(Cause::FrontGone);
+                self.runs[run].guard.over = true;
+            } else {
+                self.runs[run].guard.spawning = true;
+                self.watch_start(run);
+                let delay = self.chance.between(20 * US, 3 * MS);
+                return self.at(delay, Event::Spawn(run));
             }
         }
         let r = &mut self.runs[run];

@@ -91,7 +91,7 @@ impl World {
     /// The guard lets the job begin.
     pub fn watch_start(&mut self, run: usize) {
         let watch = &self.runs[run].watch;
-        let (leased, sent) = (watch.leased, watch.sent.unwrap_or(Boot(0)));
+        let (leased, sent) = (watch.told.is_some(), watch.told.unwrap_or(Boot(0)));
         if leased && self.clock(run).0 >= sent.0 + self.ninths(run, 40) {
             self.violate(format!(
                 "run {run} begins although its lease is as good as over"
