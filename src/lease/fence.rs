@@ -232,6 +232,7 @@ mod tests {
     #[case(60, false)]
     fn whoever_was_frozen_does_not_begin(#[case] now: u64, #[case] may: bool) {
         let mut fence = Fence::new(Duration::ZERO, None, AT);
+        fence.renewed(Some(deadline(0)));
         assert_eq!(fence.may_start(at(now)), may);
         assert_eq!(fence.cause() == Some(Cause::Lost), !may);
         assert_eq!(fence.began(), at(now));

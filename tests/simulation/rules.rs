@@ -255,9 +255,11 @@ impl World {
             return false;
         };
         let keeper = self.runs[run].processes[Role::Keeper as usize];
+        let guard = self.runs[run].processes[Role::Guard as usize];
         let host = &self.hosts[self.runs[run].place.host];
         matches!(self.profile.kind, Kind::Local | Kind::FileForGood)
-            && (!self.runs[run].alive(Role::Guard)
+            && (!guard.alive
+                || guard.able_since > replaced
                 || self.runs[run].guard.fence.suicide_at().is_none()
                 || !keeper.alive
                 || keeper.stopped
