@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power
 
 check: setup format lint doc licences test
 
@@ -57,3 +57,12 @@ ACQUISITIONS ?= 1000000
 campaign: setup
 	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_RECORD=1 \
 	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
+
+# Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every
+# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds.
+FAULTS ?= all
+POWER ?= all
+faults:
+	JOBLOCK_RECORD=1 JOBLOCK_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
+power:
+	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture

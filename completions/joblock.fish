@@ -54,6 +54,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -s s -l signal -d '
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
@@ -100,6 +101,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s s -l signal -d
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F

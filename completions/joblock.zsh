@@ -49,6 +49,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
@@ -136,6 +137,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration::{self, Span};
 use crate::name::{JobName, LockName};
+use crate::redact::{self, Pattern};
 use crate::store::record::{Outcome, Trigger};
 use crate::when::When;
 
@@ -251,6 +252,10 @@ pub struct StartArgs {
     /// Keep no output in the history, and hand the streams over untouched
     #[arg(long, help_heading = "The record")]
     pub no_capture: bool,
+    /// Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it
+    /// is recorded; can be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = redact::pattern, help_heading = "The record")]
+    pub redact: Vec<Pattern>,
     /// After the run, delete what of the job's history ended longer ago; forever: nothing [default: forever]
     #[arg(long, value_name = "DURATION", value_parser = duration::keep, help_heading = "The record")]
     pub keep: Option<Span>,

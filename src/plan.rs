@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::name::{JobName, LockName, RunId};
+use crate::redact::{Pattern, redacted};
 use crate::store::StoreUrl;
 use crate::store::record::Trigger;
 
@@ -101,8 +102,17 @@ pub struct RunPlan {
     pub verbosity: i8,
     /// Program and arguments.
     pub command: Vec<OsString>,
+    /// `--redact`: what is hidden of the command wherever it is stored or shown.
+    pub redact: Vec<Pattern>,
     /// The run that `rerun` repeats.
     pub repeats: Option<RunId>,
+}
+
+impl RunPlan {
+    /// The command as others may see it.
+    pub fn shown_command(&self) -> Vec<OsString> {
+        redacted(&self.command, &self.redact)
+    }
 }
 
 /// Where a part of the plan comes from.

@@ -86,13 +86,12 @@ fn part(name: &'static str, text: String, source: &Source) -> Part {
 
 fn parts(planned: &Planned) -> Vec<Part> {
     let (plan, from) = (&planned.plan, &planned.sources);
-    let words: Vec<_> = plan
-        .command
+    let shown = plan.shown_command();
+    let words: Vec<_> = shown
         .iter()
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
-    let command = plan
-        .command
+    let command = shown
         .iter()
         .map(|w| quoted(w))
         .collect::<Vec<_>>()

@@ -23,12 +23,16 @@ use thiserror::Error;
 use crate::duration::Span;
 use crate::guess;
 use crate::name::{JobName, LockName};
+use crate::redact::Pattern;
 use crate::schedule::Schedule;
 use crate::store::StoreUrl;
 use crate::store::record::Outcome;
 
 /// Where the jobs file is unless named.
 pub const DEFAULT_PATH: &str = "/etc/joblock/joblock.toml";
+
+/// A file of so many bytes is something else, /dev/zero for example.
+const LONGEST: u64 = 1 << 20;
 
 /// A value and the line of the file that it stands on, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct JobsFile {
     pub only_named_jobs: bool,
     /// `keep` of the jobs that have none of their own.
     pub keep: Option<At<Span>>,
+    /// `redact`, for all jobs.
+    pub redact: Vec<Pattern>,
     /// `jobs`.
     pub jobs: BTreeMap<JobName, Job>,
 }
@@ -93,6 +99,8 @@ pub struct Job {
     pub capture: Option<At<Option<usize>>>,
     /// `keep`.
     pub keep: Option<At<Span>>,
+    /// `redact`.
+    pub redact: Vec<Pattern>,
     /// `quiet` (-1) or `verbose` (1).
     pub verbosity: Option<At<i8>>,
     /// `schedule` with `timezone`.
@@ -207,14 +215,16 @@ impl From<io::Error> for Trouble {
 }
 
 fn read_text(path: &Path, euid: u32) -> Result<String, Trouble> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     if euid == 0
         && let Some((at, who)) = trust::reach_of_others(path, &file)?
     {
         return Err(Trouble::Untrusted { at, who });
     }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    if file.take(LONGEST).read_to_string(&mut text)? as u64 == LONGEST {
+        return Err(io::Error::other("it has over a million bytes: that is no jobs file").into());
+    }
     Ok(text)
 }
 

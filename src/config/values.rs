@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use crate::cli;
 use crate::duration::{self, Span};
 use crate::guess;
+use crate::redact::{self, Pattern};
 use crate::store::record::Outcome;
 
 /// The most output that can be kept: it goes through memory and into one row.
@@ -65,6 +66,13 @@ pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {
         .as_str()
         .parse()
         .map_err(|_| Fault::Text(format!("{number} is no exit code: write 0 to 255")))
+}
+
+pub fn patterns(value: &DeValue<'_>) -> Result<Vec<Pattern>, Fault> {
+    texts(value)?
+        .iter()
+        .map(|text| Ok(redact::pattern(text)?))
+        .collect()
 }
 
 pub fn waiters(value: &DeValue<'_>) -> Result<u32, Fault> {

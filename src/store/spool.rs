@@ -3,7 +3,7 @@
 //! A file appears under its name only when it is whole and on the disk. Folding in is done twice if need be and comes to the same.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,10 @@ impl Spool {
     }
 }
 
+/// Longer than the longest record: 16 MiB of output (`--capture`), each byte as up to three digits and a comma.
+const LONGEST: u64 = 80 << 20;
+
 fn read(path: &Path) -> Option<Entry> {
-    serde_json::from_reader(io::BufReader::new(file::open(path, false, false).ok()?)).ok()
+    let file = file::open(path, false, false).ok()?;
+    serde_json::from_reader(io::BufReader::new(file.take(LONGEST))).ok()
 }

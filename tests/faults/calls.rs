@@ -117,6 +117,7 @@ pub fn is_of_debug_build(call: &Call) -> bool {
 }
 
 /// What `call`, which is about to be made, is. `store`: the folder that the store is in. `of_joblock`: `main` has begun.
+#[expect(clippy::too_many_lines, reason = "a table, a line for each call")]
 pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
     use Kind::{Again, Descriptors, Interrupted, Io, Memory, NoSpace, Short};
     let [first, second, third, fourth, fifth, _] = call.arguments;

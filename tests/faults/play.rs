@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::calls::{self, Kind, Seen};
-use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow};
+use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow, joblock};
 
 /// The lease that is asked for: the shortest.
 pub const TTL: u64 = 2;
 /// Over the TTL: how long the next start on a store with a lease may wait.
 const MARGIN: u64 = 15;
-/// How long a request may take before the operator insists: many heartbeats.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a request may take before the operator insists, if nothing is wrong with the keeper, who must hear it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// And if something is: many heartbeats.
+const IMPATIENCE: Duration = Duration::from_secs(3);
 /// How long one step may take before it counts as stuck: longer than any of joblock's own limits.
 const STUCK: Duration = Duration::from_secs(100);
 
@@ -256,7 +258,6 @@ pub struct Done {
     pub status: Status,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 /// A store in a folder of its own, and everything that is seen of what happens on it.
@@ -358,7 +359,7 @@ impl World {
 
     /// The commands, joblock itself first.
     pub fn command(&self, who: Who) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
+        let mut command = Command::new(joblock());
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -440,7 +441,7 @@ struct Play<'a> {
     fault: Option<&'a Fault>,
     points: Option<&'a mut Vec<Point>>,
     steps: Vec<Step>,
-    commands: HashMap<Who, (usize, Instant)>,
+    commands: HashMap<Who, usize>,
     since: Instant,
     /// The fault's point was reached.
     hit: bool,
@@ -453,7 +454,7 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn command_of(&self, who: Who) -> Option<usize> {
-        self.commands.get(&who).map(|(number, _)| *number)
+        self.commands.get(&who).copied()
     }
 
     fn is_victim(&self, call: &Call) -> bool {
@@ -472,7 +473,7 @@ impl Play<'_> {
                 let number = tracees
                     .start(self.world.command(who), calls)
                     .expect("joblock starts");
-                self.commands.insert(who, (number, Instant::now()));
+                self.commands.insert(who, number);
                 true
             }
             Step::Begun(who) => self.world.saw("begin", who) || gone(who),
@@ -500,11 +501,15 @@ impl Play<'_> {
                 if tracees.alive(first).is_empty() {
                     return true;
                 }
+                let deaf = self
+                    .fault
+                    .is_some_and(|fault| fault.point.role == Role::Keeper);
+                let patience = if deaf { IMPATIENCE } else { PATIENCE };
                 let asked = self
                     .command_of(Who::Asker)
                     .and_then(|number| tracees.status(number));
                 if asked.is_none_or(|status| status == Status::Exited(0))
-                    && self.since.elapsed() < PATIENCE
+                    && self.since.elapsed() < patience
                 {
                     return false;
                 }
@@ -525,7 +530,7 @@ impl Play<'_> {
     }
 
     fn note_ends(&mut self, tracees: &Tracees) {
-        for (&who, &(number, since)) in &self.commands {
+        for (&who, &number) in &self.commands {
             if let Some(status) = tracees.status(number)
                 && !self.world.done.contains_key(&who)
             {
@@ -533,7 +538,6 @@ impl Play<'_> {
                     status,
                     stdout: String::new(),
                     stderr: String::new(),
-                    took: since.elapsed(),
                 };
                 self.world.done.insert(who, done);
             }
@@ -607,7 +611,7 @@ impl Watch for Play<'_> {
         match event {
             Event::Executes if role == Role::Job && !self.jobs.contains(&pid) => {
                 // the first program of a job: no process of another command's job may be there any more
-                for (&who, &(other, _)) in &self.commands {
+                for (&who, &other) in &self.commands {
                     let left = tracees
                         .alive(other)
                         .into_iter()
@@ -635,7 +639,7 @@ impl Watch for Play<'_> {
                 let left: Vec<_> = self
                     .commands
                     .iter()
-                    .map(|(who, (n, _))| (who.name(), tracees.alive(*n)))
+                    .map(|(who, n)| (who.name(), tracees.alive(*n)))
                     .collect();
                 self.world
                     .wrong

@@ -264,8 +264,15 @@ impl Judge<'_> {
             });
         }
         if let (Some(row), false) = (&row, ran) {
-            let right = ["not-started", "abandoned", "signaled", "failed", "lost"]
-                .contains(&row.outcome.as_str());
+            let right = [
+                "not-started",
+                "abandoned",
+                "signaled",
+                "failed",
+                "lost",
+                "refused",
+            ]
+            .contains(&row.outcome.as_str());
             self.expect(right, || format!("nothing ran, and the row is {row:?}"));
         }
     }
@@ -315,10 +322,20 @@ impl Judge<'_> {
         });
     }
 
+    /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
+    fn lost_for_slowness(&self, done: &Done) -> bool {
+        self.world.kept == Kept::Shared
+            && done.status == Status::Exited(79)
+            && done.stderr.contains("the lock is lost")
+    }
+
     fn run(&mut self) {
         let Some(first) = self.done(Who::First).cloned() else {
             return;
         };
+        if self.lost_for_slowness(&first) {
+            return;
+        }
         if self.killed(Role::Front) {
             self.expect(first.status == Status::Killed(libc::SIGKILL), || {
                 format!("front was killed and is {:?}", first.status)
@@ -349,7 +366,8 @@ impl Judge<'_> {
             }
             (true, _) if without_guard => {
                 self.expect(
-                    [Status::Exited(7), Status::Exited(137)].contains(&first.status),
+                    [Status::Exited(7), Status::Exited(125), Status::Exited(137)]
+                        .contains(&first.status),
                     || {
                         format!(
                             "the guard was killed, and joblock ended with {:?}",
@@ -357,9 +375,9 @@ impl Judge<'_> {
                         )
                     },
                 );
-                if first.status == Status::Exited(137) && self.killed(Role::Guard) {
+                if first.status != Status::Exited(7) && self.killed(Role::Guard) {
                     self.expect(first.stderr.contains("joblock: "), || {
-                        "137 without a word".into()
+                        format!("{:?} without a word", first.status)
                     });
                 }
             }
@@ -384,6 +402,17 @@ impl Judge<'_> {
                         .is_some_and(|f| f.point.seen.target == Target::Store) =>
             {
                 self.code_with_a_word(&first, &[69]);
+            }
+            // whoever can't be looked at counts as alive
+            (false, _)
+                if self.world.scenario == Scenario::Takeover
+                    && first.status == Status::Exited(75) =>
+            {
+                self.expect(
+                    self.fault
+                        .is_some_and(|f| f.point.seen.target == Target::Kernel),
+                    || "refused by nobody".into(),
+                );
             }
             (false, _) => self.code_with_a_word(&first, &[69, 125, 126]),
         }
@@ -416,6 +445,9 @@ impl Judge<'_> {
         let Some(first) = self.done(Who::First).cloned() else {
             return;
         };
+        if self.lost_for_slowness(&first) {
+            return;
+        }
         let stopped = matches!(self.world.scenario, Scenario::Stopped | Scenario::Stop);
         let in_asker = matches!(self.world.scenario, Scenario::Stop | Scenario::Unlock);
         let code = if stopped || self.world.insisted {
@@ -454,7 +486,11 @@ impl Judge<'_> {
                     first.status, first.stderr
                 )
             });
-            if first.status != Status::Exited(143) && !self.killed(Role::Starting) {
+            let mute = self.failed(Role::Front)
+                && self
+                    .fault
+                    .is_some_and(|f| f.point.seen.target == Target::Output);
+            if first.status != Status::Exited(143) && !self.killed(Role::Starting) && !mute {
                 self.expect(first.stderr.contains("joblock: "), || {
                     format!("{:?} without a word", first.status)
                 });

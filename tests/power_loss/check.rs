@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::image::Image;
+use crate::tracer;
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +103,8 @@ fn finish(mut command: Command) -> Result<Output, String> {
 fn joblock(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=5", "60", env!("CARGO_BIN_EXE_joblock")])
+        .args(["--kill-after=5", "60"])
+        .arg(tracer::joblock())
         .args(arguments);
     command
         .env_clear()

@@ -381,8 +381,11 @@ impl Watch for Recorder {
             .as_ref()
             .is_some_and(|(pid, _)| *pid != call.pid)
         {
-            let change = matches!(self.before(call), Some(_));
-            return if change { Act::Hold } else { Act::Go };
+            return if self.before(call).is_some() {
+                Act::Hold
+            } else {
+                Act::Go
+            };
         }
         self.inside = self.before(call).map(|before| (call.pid, before));
         Act::Go

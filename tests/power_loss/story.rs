@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::check::{Kept, Known, folder};
 use crate::log::{Op, Recorder};
-use crate::tracer::{Act, Call, Event, Role, Tracees, Watch, follow};
+use crate::tracer::{Act, Call, Event, Role, Tracees, Watch, follow, joblock};
 
 /// What was recorded.
 pub struct Story {
@@ -88,7 +88,7 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn command(&self, name: &str, job: Option<bool>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
+        let mut command = Command::new(joblock());
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")

@@ -1,13 +1,13 @@
 //! What a question does to the store, at one moment, and what the answer is.
 
 use crate::lease::blocks;
+use crate::lease::file_taker::may_begin;
 use crate::lease::holder::FileRead;
-use crate::lease::row::Row;
+use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
 use crate::lease::taker::{Looked, Written};
-use crate::name::Token;
 
-use super::machine::{MS, SECOND};
+use super::machine::{MS, SECOND, Time};
 use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
 use super::store::{Block, Kind, Outcome, Slot, Store, Who, statement};
 use super::world::{Event, World, name, say};
@@ -41,7 +41,7 @@ impl Ask {
     }
 
     fn writes(&self) -> bool {
-        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteSlot { .. })
+        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. })
     }
 
     /// Nothing of the store's.
@@ -53,6 +53,12 @@ impl Ask {
 impl World {
     pub fn is_cut(&self, host: usize) -> bool {
         self.profile.kind != Kind::Local && self.now < self.hosts[host].cut_until
+    }
+
+    /// How long until what hangs is tried again.
+    pub fn hangs(&mut self, host: usize) -> Time {
+        let left = self.hosts[host].cut_until - self.now;
+        left.min(5 * SECOND) + self.chance.below(SECOND)
     }
 
     pub fn applies(&mut self, event: Event) {
@@ -89,7 +95,7 @@ impl World {
         }
         if self.is_cut(place.host) && !ask.is_local() {
             if self.profile.hard_mount {
-                let delay = self.hosts[place.host].cut_until - self.now + self.chance.below(SECOND);
+                let delay = self.hangs(place.host);
                 return self.at(delay, event);
             }
             let delay = self.chance.delay(SECOND, self.profile.base_ttl * SECOND / 2);
@@ -157,7 +163,7 @@ impl World {
                     self.store.tables.row.clone(),
                 )
             })),
-            Ask::Grant { over, floor } => self.grant(run, over.as_ref(), *floor),
+            Ask::Grant { over, file } => self.grant(run, over.as_ref(), file.as_ref()),
             Ask::GiveBack => {
                 statement::give_back(&mut self.store.tables.row, &self.runs[run].owner);
                 Answer::Done
@@ -184,13 +190,19 @@ impl World {
                 Answer::Done
             }
             Ask::Mark(old) => Answer::Mark(self.mark(run, old)),
-            Ask::WriteSlot {
-                seq,
-                durable,
-                released,
-            } => self.write_slot(run, *seq, *durable, *released),
+            Ask::WriteGrant(token) => {
+                self.runs[run].token = Some(*token);
+                self.write_slot(run, 1, true)
+            }
+            Ask::WriteSlot { seq, durable } => self.write_slot(run, *seq, *durable),
             Ask::ReadLock => {
-                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| !lock.taken_away))
+                let granting = matches!(
+                    self.runs[run].keeper,
+                    Keeper::FileTaking(..) | Keeper::FileSpooled(_)
+                );
+                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| {
+                    !lock.taken_away && (!granting || self.store.path == Some(lock.file))
+                }))
             }
             Ask::ReadFile => {
                 let file = self.own_file(run)?;
@@ -203,12 +215,19 @@ impl World {
             }
             Ask::RenewRow => {
                 let (owner, token) = (self.runs[run].owner.clone(), self.runs[run].token?);
-                Answer::Ours(statement::renew(&mut self.store.tables.row, &owner, token))
+                let ours = statement::renew(&mut self.store.tables.row, &owner, token);
+                if ours {
+                    self.runs[run].watch.row_renewed = self.now;
+                }
+                Answer::Ours(ours)
             }
             Ask::ReadWishes => {
                 let token = self.runs[run].token?;
                 let file = self.store.path.map(|file| &self.store.files[file]);
                 Answer::Wishes(file.map(|file| file.wishes(token)).unwrap_or_default())
+            }
+            Ask::Begun(token, _) if !may_begin(self.store.tables.row.as_ref(), *token) => {
+                Answer::Ours(false)
             }
             Ask::Begun(token, old) => {
                 if let Some(old) = old {
@@ -239,6 +258,7 @@ impl World {
                 Answer::Done
             }
             Ask::Attempted(outcome) => {
+                self.refused(run);
                 self.store.tables.upsert(run, *outcome);
                 self.fold();
                 Answer::Done
@@ -321,19 +341,22 @@ impl World {
         }
     }
 
-    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, floor: Option<Token>) -> Answer {
-        let row = self.store.tables.row.clone();
-        let Some(token) = self.store.next_token(floor, over) else {
-            return match row {
-                Some(row) => Answer::Written(Written::Held(row)),
-                None => Answer::Failed,
-            };
+    fn grant(
+        &mut self,
+        run: usize,
+        over: Option<&Row<Who>>,
+        file: Option<&Row<Who>>,
+    ) -> Answer {
+        let token = match row::may_grant(self.store.tables.row.as_ref(), file, over) {
+            Ok(token) => token,
+            Err(other) => return Answer::Written(Written::Held(other.clone())),
         };
-        if let Some(old) = row.filter(|row| !row.released) {
-            if over.is_some() {
-                self.store.tables.abandon(old.holder);
+        if let Some(old) = over {
+            self.store.tables.abandon(old.holder);
+            let row = self.store.tables.row.as_ref();
+            if row.is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released) {
+                self.taken_over(run, old.holder);
             }
-            self.taken_over(run, old.holder);
         }
         let Some(file) = self.own_file(run) else {
             return Answer::Failed;
@@ -354,12 +377,11 @@ impl World {
     }
 
     /// A local store's first slot, which nobody waits for.
-    pub fn write_first_slot(&mut self, run: usize, token: Token) {
-        self.runs[run].token = Some(token);
-        self.write_slot(run, 0, false, false);
+    pub fn write_first_slot(&mut self, run: usize) {
+        self.write_slot(run, 0, false);
     }
 
-    fn write_slot(&mut self, run: usize, seq: u64, durable: bool, released: bool) -> Answer {
+    fn write_slot(&mut self, run: usize, seq: u64, durable: bool) -> Answer {
         let (Some(file), Some(token)) = (self.own_file(run), self.runs[run].token) else {
             return Answer::Failed;
         };
@@ -367,21 +389,17 @@ impl World {
         if let Keeper::Holding(holding) = &mut r.keeper {
             holding.slot_taken = self.now;
         }
-        let granting = matches!(r.keeper, Keeper::FileGranting(..));
         let slot = Slot {
             token,
             owner: r.owner.clone(),
             run,
             seq,
-            released,
+            released: false,
             ttl: r.plan.ttl,
         };
         // over a network, what the server has taken is as good as on its disk
         let durable = durable || self.profile.kind != Kind::Local;
         self.store.files[file].write(blocks::slot(token, seq), Block::Slot(slot), durable);
-        if granting && self.runs[run].watch.granted_at.is_none() {
-            self.granted(run, token);
-        }
         Answer::Done
     }
 

@@ -18,7 +18,8 @@ impl World {
         for message in messages {
             let now = self.clock(run);
             match message {
-                Message::Start(deadline) => {
+                Message::Start(deadline, sent) => {
+                    self.runs[run].watch.told = sent;
                     let may_start = self.runs[run].guard.fence.may_start(deadline, now);
                     self.set_suicide(run);
                     if !may_start {
@@ -34,7 +35,8 @@ impl World {
                         return self.at(delay, Event::Spawn(run));
                     }
                 }
-                Message::Renewed(deadline) => {
+                Message::Renewed(deadline, sent) => {
+                    self.runs[run].watch.told = sent;
                     self.runs[run].guard.fence.renewed(deadline);
                     self.set_suicide(run);
                 }
@@ -72,7 +74,12 @@ impl World {
         self.leftovers(run);
         let now = self.clock(run);
         let over = !self.runs[run].tree[0].alive;
+        let before = self.runs[run].guard.fence.cause();
         let acts = self.runs[run].guard.fence.mind(over, now);
+        let lost = Some(Cause::Lost);
+        if before != lost && self.runs[run].guard.fence.cause() == lost {
+            self.fenced(run);
+        }
         self.act(run, acts);
         if let Some(at) = self.runs[run].guard.fence.next_moment(over) {
             self.wake_at_clock(run, Role::Guard, at);
@@ -100,11 +107,6 @@ impl World {
         if acts.kill {
             say!(self, run, "guard", "KILL, {:?}", self.runs[run].guard.fence.cause());
             self.kill_tree(run);
-        }
-        if (acts.kill || acts.terminate)
-            && self.runs[run].guard.fence.cause() == Some(Cause::Lost)
-        {
-            self.tallies.fenced += 1;
         }
     }
 

@@ -12,7 +12,7 @@ use super::machine::{MS, SECOND};
 use super::run::{
     Answer, Ask, Holding, Keeper, Message, Pending, Role, ask_of, ask_of_file_taker, ask_of_taker,
 };
-use super::store::{Kind, Outcome, Who};
+use super::store::{Kind, Outcome, Store, Who};
 use super::world::{World, say};
 
 impl World {
@@ -41,7 +41,7 @@ impl World {
         if self.is_cut(place.host) && !matches!(*answer, Answer::Alive(_)) {
             // it was on its way back
             if self.profile.hard_mount {
-                let delay = self.hosts[place.host].cut_until - self.now + MS;
+                let delay = self.hangs(place.host);
                 return self.at(delay, super::world::Event::Answered(run, role, answer));
             }
             return self.comes_back(run, role, Answer::Failed);
@@ -94,7 +94,11 @@ impl World {
                 self.again(run);
             }
             (Keeper::Beginning(before), Answer::Begun(Some((slot, _)))) => {
-                let (taker, step) = Taker::begin(before, slot.map(|slot| slot.token));
+                let file = slot.map(|slot| {
+                    let file = self.runs[run].lock.expect("locked").file;
+                    slot.as_row(Store::file_id(file))
+                });
+                let (taker, step) = Taker::begin(before, file);
                 self.taker_goes_on(run, Box::new(taker), step);
             }
             (Keeper::Taking(taker), answer) => self.taking(run, taker, answer),
@@ -110,29 +114,23 @@ impl World {
                 self.file_taker_goes_on(run, Box::new(taker), None, step);
             }
             (Keeper::FileTaking(taker, old), answer) => self.file_taking(run, taker, old, answer),
-            (Keeper::FileGranting(old, sent), Answer::Done) => {
-                // the slot stands; the history follows, or the spool
-                let token = self.runs[run].token.expect("a token");
-                self.runs[run].keeper = Keeper::FileBegun(sent);
-                self.ask(run, Role::Keeper, Ask::Begun(token, old));
+            (Keeper::FileBegun(_), Answer::Ours(_)) => self.again(run),
+            (Keeper::FileBegun(sent), Answer::Failed) => {
+                // it waits in the spool, where nobody compares it with another's
+                self.runs[run].keeper = Keeper::FileSpooled(sent);
+                self.ask(run, Role::Keeper, Ask::ReadLock);
             }
-            (Keeper::FileBegun(sent), answer) => {
-                if matches!(answer, Answer::Failed) {
-                    let token = self.runs[run].token;
-                    self.store.spool.push((run, token, Outcome::Running));
-                }
-                let by = if self.profile.kind == Kind::FileLease {
-                    By::Server
-                } else {
-                    By::File
-                };
-                let token = self.runs[run].token.expect("a token");
-                let mut lease =
-                    Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
-                lease.slot_written();
-                self.holds(run, lease, sent);
+            (Keeper::FileSpooled(sent), Answer::StillLocked(true)) => {
+                let token = self.runs[run].token;
+                self.store.spool.push((run, token, Outcome::Running));
+                self.holds_file(run, sent);
             }
-            (Keeper::GivingBack, _) => self.refuse(run, Outcome::NotStarted),
+            (Keeper::FileSpooled(_), Answer::StillLocked(false)) => self.again(run),
+            (Keeper::FileBegun(sent), _) => self.holds_file(run, sent),
+            (Keeper::GivingBack, answer) => {
+                self.runs[run].watch.kept = matches!(answer, Answer::Failed);
+                self.refuse(run, Outcome::NotStarted);
+            }
             (Keeper::Refusing, Answer::Failed) => {
                 self.spool_or_tell(run, Outcome::NotStarted);
                 self.keeper_is_through(run);
@@ -196,7 +194,7 @@ impl World {
                 } else {
                     By::Slot
                 };
-                let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, sent);
+                let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, 0, sent);
                 self.holds(run, lease, sent);
             }
             Err(over) => self.not_yet(run, over),
@@ -217,7 +215,9 @@ impl World {
                 old = looked.row.as_ref().map(|row| row.holder);
                 taker.looked(&looked.seen, looked.known, now)
             }
-            Answer::Alive(alive) => taker.cleared(alive),
+            Answer::Alive(alive) => taker.cleared(alive, now),
+            Answer::StillLocked(still) => taker.lock_read(still),
+            _ if self.runs[run].step == Pending::Grant => taker.written(),
             _ => taker.remembered(),
         };
         self.file_taker_goes_on(run, taker, old, step);
@@ -232,6 +232,10 @@ impl World {
     ) {
         match ask_of_file_taker(step) {
             Ok(ask) => {
+                self.runs[run].step = match ask {
+                    Ask::WriteGrant(_) => Pending::Grant,
+                    _ => Pending::Another,
+                };
                 let old = if let Ask::Sweep(holder) = ask {
                     Some(holder)
                 } else {
@@ -240,18 +244,11 @@ impl World {
                 self.runs[run].keeper = Keeper::FileTaking(taker, old);
                 self.ask(run, Role::Keeper, ask);
             }
-            Err(Ok(token)) => {
-                let sent = self.clock(run);
-                self.runs[run].token = Some(token);
-                self.runs[run].keeper = Keeper::FileGranting(old, sent);
-                let ask = Ask::WriteSlot {
-                    seq: 1,
-                    durable: true,
-                    released: false,
-                };
-                self.ask(run, Role::Keeper, ask);
+            Err(Over::Granted { token, sent }) => {
+                self.runs[run].keeper = Keeper::FileBegun(sent);
+                self.ask(run, Role::Keeper, Ask::Begun(token, old));
             }
-            Err(Err(over)) => self.not_yet(run, over),
+            Err(over) => self.not_yet(run, over),
         }
     }
 
@@ -311,6 +308,18 @@ impl World {
         self.kill(run, Role::Keeper);
     }
 
+    fn holds_file(&mut self, run: usize, sent: Boot) {
+        let by = if self.profile.kind == Kind::FileLease {
+            By::Server
+        } else {
+            By::File
+        };
+        let token = self.runs[run].token.expect("a token");
+        self.granted(run, token);
+        let lease = Lease::new(token, Timing::of(self.runs[run].plan.ttl), by, 1, sent);
+        self.holds(run, lease, sent);
+    }
+
     fn holds(&mut self, run: usize, lease: Lease, sent: Boot) {
         let token = lease.token();
         self.runs[run].token = Some(token);
@@ -319,13 +328,13 @@ impl World {
         self.runs[run].watch.sent = Some(sent);
         self.runs[run].watch.leased = deadline.is_some();
         if self.profile.kind == Kind::Local {
-            self.write_first_slot(run, token);
+            self.write_first_slot(run);
         }
         if self.runs[run].alive(Role::Guard) {
             if let Some(lock) = &mut self.runs[run].lock {
                 lock.guard = true;
             }
-            self.send(run, Role::Guard, Message::Start(deadline));
+            self.send(run, Role::Guard, Message::Start(deadline, lease.sent()));
         }
         let next_beat = self.clock(run) + lease.timing().heartbeat();
         self.runs[run].keeper = Keeper::Holding(Box::new(Holding {
@@ -437,6 +446,7 @@ impl World {
             .lease
             .sent()
             .map(|sent| Deadline::of(holding.lease.timing(), sent));
+        let sent = holding.lease.sent();
         let by = holding.lease.by();
         let slot_taken = holding.slot_taken;
         let end = match beat {
@@ -457,7 +467,7 @@ impl World {
         }
         if matches!(beat, Beat::Renewed | Beat::Stop) {
             self.renewed(run, by, slot_taken, deadline.is_some());
-            self.send(run, Role::Guard, Message::Renewed(deadline));
+            self.send(run, Role::Guard, Message::Renewed(deadline, sent));
         } else {
             self.runs[run].lost_file |= matches!(beat, Beat::Lost(_));
             self.tallies.lost += 1;

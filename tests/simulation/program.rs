@@ -23,6 +23,7 @@ mod run;
 mod store;
 mod world;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -55,8 +56,11 @@ fn number(text: &str) -> u64 {
 fn trace(seed: u64) -> ExitCode {
     let mut world = World::new(seed, true);
     world.go();
+    let mut out = std::io::stdout().lock();
     for line in &world.lines {
-        println!("{line}");
+        if writeln!(out, "{line}").is_err() {
+            return ExitCode::FAILURE;
+        }
     }
     match world.violation {
         Some(violation) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::lease::blocks;
 use crate::lease::heartbeat::Wishes;
-use crate::lease::row::{self, Row};
+use crate::lease::row::Row;
 use crate::lease::takeover::{FileId, Sighting};
 use crate::name::{RunId, Token};
 
@@ -150,6 +150,21 @@ pub struct Slot {
     pub ttl: Duration,
 }
 
+impl Slot {
+    /// As a row of a database that does not know it.
+    pub fn as_row(self, granted_on: FileId) -> Row<Who> {
+        Row {
+            token: self.token,
+            owner: self.owner,
+            released: self.released,
+            seq: 0,
+            ttl: self.ttl,
+            granted_on,
+            holder: self.run,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Block {
     #[default]
@@ -249,9 +264,5 @@ impl Store {
             dev: 1,
             ino: file as u64 + 10,
         }
-    }
-
-    pub fn next_token(&self, floor: Option<Token>, over: Option<&Row<Who>>) -> Option<Token> {
-        row::may_grant(self.tables.row.as_ref(), floor, over)
     }
 }

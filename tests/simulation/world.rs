@@ -113,6 +113,8 @@ pub struct World {
     pub newest: Option<Token>,
     /// The newest token that what the jobs write to has seen.
     pub register: Option<Token>,
+    /// Nothing that is left knows the newest token.
+    pub tokens_unknown: bool,
     pub living: Vec<usize>,
     pub free_again: Option<Time>,
     pub tallies: Tallies,
@@ -200,6 +202,7 @@ impl World {
             violation: None,
             newest: None,
             register: None,
+            tokens_unknown: false,
             living: Vec::new(),
             free_again: None,
             tallies: Tallies::default(),

@@ -5,7 +5,7 @@
 mod rescue;
 mod start;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +24,7 @@ use super::timer::Alarm;
 use crate::clock::Boot;
 use crate::exit;
 use crate::name::Token;
+use crate::output;
 use crate::plan::RunPlan;
 use crate::store::ProcessId;
 use crate::store::record::RunRecord;
@@ -187,9 +188,10 @@ impl Front<'_> {
     }
 
     fn explain_not_executed(&self, errno: i32) {
-        let program = self.plan.command[0].to_string_lossy();
+        let command = self.plan.shown_command();
+        let program = command[0].to_string_lossy();
         let why = io::Error::from_raw_os_error(errno);
-        let hint = if self.plan.command.len() == 1 && program.contains(char::is_whitespace) {
+        let hint = if command.len() == 1 && program.contains(char::is_whitespace) {
             format!(
                 "; one word with spaces is one program name: did you mean `-- sh -c '{program}'`?"
             )
@@ -337,6 +339,6 @@ impl Front<'_> {
     }
 
     fn error(text: &str) {
-        let _ = writeln!(io::stderr(), "joblock: {text}");
+        output::say(text);
     }
 }
