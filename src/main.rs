@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         if reader_is_gone(&error) {
             return exit::OK;
         }
-        let _ = writeln!(io::stderr(), "joblock: {error:#}");
+        output::say(format_args!("{error:#}"));
         code_of(&cli.verb, &error)
     });
     exit::code(code)

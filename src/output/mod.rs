@@ -78,5 +78,9 @@ pub fn print(bytes: &[u8]) -> io::Result<Reader> {
 
 /// joblock's own words, on stderr. A stderr that is closed is no reason to end.
 pub fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "joblock: {text}");
+    let _ = writeln!(
+        io::stderr(),
+        "joblock: {}",
+        text::message(&text.to_string())
+    );
 }

@@ -38,7 +38,7 @@ use crate::store::probe;
 use crate::store::spool::Spool;
 use crate::store::{
     About, Attempt, Finding, LockRequest, Locks, Observed, Place, Purpose, Request, Store,
-    StoreError, mount, trouble,
+    StoreError, mount, trouble, trust,
 };
 use db::{Db, Make};
 
@@ -68,7 +68,14 @@ impl SqliteStore {
     /// Opens the store at `path`, see [`super::open`].
     pub fn open(path: &Path, shared: bool, purpose: Purpose) -> Result<Self, StoreError> {
         let path = path::real_path(path)?;
-        let locks = beside(&path, ".locks");
+        let (locks, spool) = (beside(&path, ".locks"), beside(&path, ".spool"));
+        for folder in [&locks, &spool] {
+            trust::check_part(folder, true)?;
+        }
+        let folder = path.parent().unwrap_or(&path);
+        if purpose != Purpose::Read && folder.is_dir() {
+            trust::refuse_for_root(folder, &[&path, &locks, &spool])?;
+        }
         let make = if shared {
             Make::Shared
         } else {
@@ -79,7 +86,7 @@ impl SqliteStore {
             file::create_folder(&locks).map_err(|e| trouble::from_io(&locks, &e))?;
         }
         let inner = Inner {
-            spool: Spool::at(beside(&path, ".spool")),
+            spool: Spool::at(spool),
             shared: db.shared,
             uuid: db.uuid.clone(),
             here: Place::here(),
@@ -200,6 +207,9 @@ impl Locks for SqliteStore {
             .into_iter()
             .chain([inner.path.clone(), inner.locks.clone()]);
         findings.extend(paths.map(|path| probe::rights(&path)));
+        if let Some(folder) = inner.path.parent() {
+            findings.push(probe::trusted(folder, &[&inner.path, &inner.locks]));
+        }
         findings.extend(probe::database(&inner.db()));
         findings.push(probe::clock());
         findings.push(probe::spool(inner.spool.entries().len()));

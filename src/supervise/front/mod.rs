@@ -5,7 +5,7 @@
 mod rescue;
 mod start;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -338,6 +338,6 @@ impl Front<'_> {
     }
 
     fn error(text: &str) {
-        let _ = writeln!(io::stderr(), "joblock: {text}");
+        crate::output::say(text);
     }
 }
