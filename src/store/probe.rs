@@ -1,7 +1,7 @@
 //! What `doctor` asks of every store besides its locks: file system, rights, journal, clocks, identity.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, StatVfs, StatVfsMountFlags};
@@ -143,7 +143,7 @@ pub fn rights(path: &Path) -> Finding {
 }
 
 /// Who else could put other files in the place of the store's, see [`trust::problem`].
-pub fn trusted(folder: &Path, parts: &[&Path]) -> Finding {
+pub fn trusted(folder: &Path, parts: &[PathBuf]) -> Finding {
     const WHAT: &str = "who can write the store";
     let root = rustix::process::geteuid().is_root();
     match trust::problem(folder, parts) {

@@ -57,7 +57,7 @@ pub fn follow(path: &Path) -> Result<Way, StoreError> {
                 return Ok(way);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(trouble::no_folder(&at));
+                return Err(trouble::no_folder(path));
             }
             Err(error) => return Err(trouble::from_io(&at, &error)),
         };
@@ -106,7 +106,7 @@ pub struct Problem {
 }
 
 /// What is wrong with the rights of the store whose files lie in `folder`, `parts` among them: the first thing, from there upwards.
-pub fn problem(folder: &Path, parts: &[&Path]) -> Result<Option<Problem>, StoreError> {
+pub fn problem(folder: &Path, parts: &[PathBuf]) -> Result<Option<Problem>, StoreError> {
     let way = follow(folder)?;
     let meta = folder
         .symlink_metadata()
@@ -118,12 +118,21 @@ pub fn problem(folder: &Path, parts: &[&Path]) -> Result<Option<Problem>, StoreE
     if let Some(problem) = found(folder, of_folder(folder, &meta, true)) {
         return Ok(Some(problem));
     }
+    // Nobody can replace root's files in a sticky folder, but everybody can be there first.
+    let open_to_all = meta.mode() & OTHERS != 0;
     for part in parts {
         let Ok(meta) = part.symlink_metadata() else {
             continue;
         };
         if !meta.is_symlink() && meta.mode() & OTHERS != 0 {
             let what = format!("everybody can write it: chmod o-w {}", part.display());
+            return Ok(found(part, Some(what)));
+        }
+        if open_to_all && meta.uid() != 0 && !is_unmapped(meta.uid()) {
+            let what = format!(
+                "user id {} put it there, where everybody can: remove it",
+                meta.uid()
+            );
             return Ok(found(part, Some(what)));
         }
     }
@@ -147,15 +156,9 @@ fn of_folder(path: &Path, meta: &Metadata, is_stores: bool) -> Option<String> {
             meta.uid()
         ));
     }
-    // In a sticky folder such as /tmp nobody can rename what is root's (inode(7)), but everybody can put files beside it.
-    if mode & OTHERS != 0 && (is_stores || !sticky) {
-        return Some(if sticky {
-            format!(
-                "everybody can put files into {at}: keep the store in a folder of its own, mkdir -m 700 {at}/joblock"
-            )
-        } else {
-            format!("everybody can write it: chmod o-w {at}")
-        });
+    // In a sticky folder such as /tmp nobody can rename what is root's (inode(7)).
+    if mode & OTHERS != 0 && !sticky {
+        return Some(format!("everybody can write it: chmod o-w {at}"));
     }
     let declared = is_stores && mode & SETGID != 0;
     let by_a_group = mode & GROUP != 0 && meta.gid() != 0 && !sticky && !declared;
@@ -182,7 +185,7 @@ fn is_unmapped(uid: u32) -> bool {
 }
 
 /// Refuses, for root, a store with a [`problem`].
-pub fn refuse_for_root(folder: &Path, parts: &[&Path]) -> Result<(), StoreError> {
+pub fn refuse_for_root(folder: &Path, parts: &[PathBuf]) -> Result<(), StoreError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -65,6 +65,12 @@ struct Inner {
     db: Mutex<Db>,
 }
 
+/// What it consists of besides lock files.
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let names = ["history.db", "history.db-journal", "history.gate", "spool"];
+    names.map(|name| folder.join(name)).into()
+}
+
 impl LockfileStore {
     /// Opens the store in `folder`, see [`super::open`].
     pub fn open(folder: &Path, purpose: Purpose) -> Result<Self, StoreError> {
@@ -83,7 +89,7 @@ impl LockfileStore {
         let (history, spool) = (folder.join(HISTORY), folder.join("spool"));
         trust::check_part(&spool, true)?;
         if purpose != Purpose::Read {
-            trust::refuse_for_root(&folder, &[&history, &spool])?;
+            trust::refuse_for_root(&folder, &parts(&folder))?;
         }
         let mut server_lease = None;
         if !mount::is_local_at(&folder).map_err(broken)? {
@@ -272,10 +278,7 @@ impl Locks for LockfileStore {
                 .iter()
                 .map(|path| store_probe::rights(path)),
         );
-        findings.push(store_probe::trusted(
-            &inner.folder,
-            &[&inner.folder.join(HISTORY)],
-        ));
+        findings.push(store_probe::trusted(&inner.folder, &parts(&inner.folder)));
         findings.extend(store_probe::database(&inner.db()));
         findings.push(store_probe::clock());
         findings.push(store_probe::spool(inner.spool.entries().len()));

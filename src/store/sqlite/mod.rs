@@ -64,6 +64,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// All that a store may consist of.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    ["", "-wal", "-shm", "-journal", ".locks", ".spool"]
+        .map(|end| beside(path, end))
+        .into()
+}
+
 impl SqliteStore {
     /// Opens the store at `path`, see [`super::open`].
     pub fn open(path: &Path, shared: bool, purpose: Purpose) -> Result<Self, StoreError> {
@@ -74,7 +81,7 @@ impl SqliteStore {
         }
         let folder = path.parent().unwrap_or(&path);
         if purpose != Purpose::Read && folder.is_dir() {
-            trust::refuse_for_root(folder, &[&path, &locks, &spool])?;
+            trust::refuse_for_root(folder, &parts(&path))?;
         }
         let make = if shared {
             Make::Shared
@@ -208,7 +215,7 @@ impl Locks for SqliteStore {
             .chain([inner.path.clone(), inner.locks.clone()]);
         findings.extend(paths.map(|path| probe::rights(&path)));
         if let Some(folder) = inner.path.parent() {
-            findings.push(probe::trusted(folder, &[&inner.path, &inner.locks]));
+            findings.push(probe::trusted(folder, &parts(&inner.path)));
         }
         findings.extend(probe::database(&inner.db()));
         findings.push(probe::clock());

@@ -11,9 +11,11 @@ use crate::store::{StoreError, trouble, trust};
 
 /// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
 pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
-    if path.parent().is_none() {
+    let Some(folder) = path.parent() else {
         return Err(trouble::from_io(path, &io::ErrorKind::IsADirectory.into()));
-    }
+    };
+    // named as a whole if it is missing
+    trust::follow(folder)?;
     Ok(trust::follow(path)?.path)
 }
 
