@@ -2,7 +2,7 @@
 # make fuzz: coverage-guided fuzzing of every target (or of those named) on stable Rust, beginning with fuzz/corpus.
 #
 #   run.sh [TARGET]...     $MINUTES in all (22 unless set), shared by the targets; what is found stays in target/fuzz
-#   run.sh keep            puts what has coverage of its own into fuzz/corpus, in the place of what is there
+#   run.sh keep [TARGET].. puts what has coverage of its own into fuzz/corpus, in the place of what is there
 #
 # An input that breaks a promise is kept below target/fuzz/TARGET.found and makes this fail. Mend the cause, and copy the input
 # into fuzz/corpus/TARGET under a name that says what was wrong: tests/fuzz_corpus.rs replays it from then on.
@@ -39,8 +39,13 @@ look() {
         -artifact_prefix="$work/$target.found/" "$@" >"$work/$target.log" 2>&1
 }
 
-if [ "${1:-}" = keep ]; then
-    for target in "${all[@]}"; do
+keep=
+[ "${1:-}" != keep ] || { keep=1; shift; }
+targets=("$@")
+[ "$#" -gt 0 ] || targets=("${all[@]}")
+
+if [ -n "$keep" ]; then
+    for target in "${targets[@]}"; do
         rm -rf "$work/$target.kept"
         mkdir "$work/$target.kept"
         # those with a name tell of something that was mended, or are what everything began with
@@ -53,8 +58,6 @@ if [ "${1:-}" = keep ]; then
     exit
 fi
 
-targets=("$@")
-[ "$#" -gt 0 ] || targets=("${all[@]}")
 seconds=$((${MINUTES:-22} * 60 / ${#targets[@]}))
 status=0
 figures=
