@@ -249,6 +249,9 @@ mod tests {
         fn revoke(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
             panic!("{NO_WRITER}")
         }
+        fn lock_file(&self, _: &LockName) -> std::path::PathBuf {
+            panic!("not asked for")
+        }
         fn probe(&self) -> Vec<Finding> {
             panic!("{NO_WRITER}")
         }

@@ -383,6 +383,8 @@ pub trait Locks {
     /// Revokes: the holder's next heartbeat fails and its guard kills. The lock is free once the holder has released
     /// it or its lease is over, never before.
     fn revoke(&self, lock: &LockName, request: &Request) -> Result<(), StoreError>;
+    /// The lock's file, as those who have it open know it.
+    fn lock_file(&self, lock: &LockName) -> PathBuf;
     /// Proves what can be proved here, for `doctor`.
     fn probe(&self) -> Vec<Finding>;
 }

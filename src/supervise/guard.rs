@@ -154,7 +154,10 @@ impl Guard<'_> {
                 }
                 Received::Message(ToGuard::Renewed(deadline), _) => {
                     self.fence.renewed(deadline);
-                    self.suicide.set(self.fence.suicide_at());
+                    // Nothing was started after a late look: the timer would only keep this process from telling.
+                    if self.job.is_some() {
+                        self.suicide.set(self.fence.suicide_at());
+                    }
                 }
                 Received::Message(ToGuard::End(cause), _) => self.end(cause),
                 Received::Gone => self.keeper_gone = true,
@@ -186,12 +189,12 @@ impl Guard<'_> {
         lock: Option<OwnedFd>,
     ) {
         self.lock = lock;
-        let may_start = self.fence.may_start(deadline, Boot::now());
-        self.suicide.set(self.fence.suicide_at());
-        if !may_start {
+        if !self.fence.may_start(deadline, Boot::now()) {
+            // the timer is not set: in the past, it would kill this process before it could tell that the lock is lost
             self.status = Some(Status::Unknown);
             return;
         }
+        self.suicide.set(self.fence.suicide_at());
         if self.front_is_gone_now() {
             self.status = Some(Status::Unknown);
             self.fence.not_started(Cause::FrontGone);

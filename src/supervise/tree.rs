@@ -23,6 +23,9 @@ use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
 /// How long a process that was sent SIGKILL may take to be gone before it counts as stuck: K at the default TTL.
 const DEATH: Duration = Duration::from_secs(5);
 
+/// What /proc adds to the name of a file that was deleted.
+const DELETED: &str = " (deleted)";
+
 /// The environment variable that marks every process of a run.
 pub const MARK: &str = "JOBLOCK_RUN_ID";
 
@@ -110,14 +113,25 @@ impl Tree {
     }
 
     /// Ends a whole run on this machine, its own processes too: guard and keeper by SIGKILL, so that front ends the job and
-    /// has the end recorded; then front, if it does not, and what is left.
-    pub fn end_run(&self, holder: &Holder) -> Cleared {
+    /// has the end recorded; then front, if it does not, and what is left. `lock_file`: the lock's.
+    ///
+    /// Whoever may write the store may name any pids there. So guard and keeper are ended only if they run joblock's
+    /// program and have the lock file open, and front only if it is their parent.
+    pub fn end_run(&self, holder: &Holder, lock_file: &Path) -> Cleared {
         let three = holder.processes;
         if self.here.same_pids(&holder.place) {
+            let mut parents = Vec::new();
             for own in [three.guard, three.keeper] {
-                let _ = signal(own, libc::SIGKILL);
+                let Ok(pidfd) = open(own) else { continue };
+                if runs_joblock(own.pid) && has_open(own.pid, lock_file) {
+                    parents.extend(process::stat(own.pid).map(|stat| stat.parent));
+                    let _ = send(&pidfd, libc::SIGKILL);
+                }
             }
-            if let Ok(front) = open(three.front) {
+            if let Ok(front) = open(three.front)
+                && parents.contains(&three.front.pid)
+                && runs_joblock(three.front.pid)
+            {
                 let _ = send(&front, libc::SIGCONT);
                 if !wait_for_death(&front, Boot::now() + DEATH) {
                     let _ = send(&front, libc::SIGKILL);
@@ -136,6 +150,10 @@ impl Tree {
 
     fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> io::Result<Vec<Stat>> {
         let own = process::own().pid;
+        // A living process of the keeper's pid that is not the keeper took the lock itself, and left it to nobody.
+        let keeper = holder.processes.keeper;
+        let taker_lives = process::stat(keeper.pid).is_some_and(|s| s.is_alive() && s.id != keeper);
+        let lock_file = lock_file.filter(|_| !taker_lives);
         let mut left = Vec::new();
         for process in process::all()? {
             let pid = process.id.pid;
@@ -145,7 +163,7 @@ impl Tree {
             let mark = process::environment_value(pid, MARK)?;
             if mark.is_some_and(|id| id == holder.run_id.as_str())
                 || lock_file.map_or(Ok(false), |(device, inode)| {
-                    holds_the_lock(pid, device, inode, holder.processes.keeper.pid)
+                    holds_the_lock(pid, device, inode, keeper.pid)
                 })?
             {
                 left.push(process);
@@ -194,7 +212,8 @@ impl Tree {
             .map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
-        let cgroup = holder.cgroup.as_deref().map(JobCgroup::recorded);
+        let cgroup = holder.cgroup.as_deref();
+        let cgroup = cgroup.and_then(|path| JobCgroup::recorded(path, &holder.run_id));
         if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
             return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
         }
@@ -225,6 +244,25 @@ impl Tree {
             }
         }
     }
+}
+
+/// Whether the program of `pid` is called what ours is; after an upgrade it is another file.
+fn runs_joblock(pid: i32) -> bool {
+    let name = |pid: &str| {
+        let link = fs::read_link(Path::new("/proc").join(pid).join("exe")).ok()?;
+        let name = link.file_name()?.to_str()?;
+        Some(name.strip_suffix(DELETED).unwrap_or(name).to_owned())
+    };
+    name("self").is_some_and(|own| name(&pid.to_string()) == Some(own))
+}
+
+/// Whether `pid` has the file of this path open, be it deleted by now.
+fn has_open(pid: i32, path: &Path) -> bool {
+    let deleted = format!("{}{DELETED}", path.display());
+    let folder = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd"));
+    folder.into_iter().flatten().flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|link| link == path || link == Path::new(&deleted))
+    })
 }
 
 /// A pidfd is readable once its process is gone (pidfd_open(2)).

@@ -79,6 +79,20 @@ pub enum Torment {
     Freeze(Duration),
 }
 
+impl Torment {
+    /// Whom it is meant for.
+    fn victims(self) -> Victims {
+        match self {
+            Torment::None | Torment::Freeze(_) => 0,
+            Torment::KillEarly(_, victims)
+            | Torment::StopEarly(_, victims, _)
+            | Torment::Kill(victims, _)
+            | Torment::Stop(victims, _)
+            | Torment::StopKill(victims, _) => victims,
+        }
+    }
+}
+
 /// One start.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -178,6 +192,11 @@ impl Attempt {
             _ => Torment::Freeze(beyond),
         };
         self.family = random.pick(&["", "", "i", "d", "dc", "id", "idc"]);
+        if kind == Kind::Far && self.torment.victims() & THREE == THREE {
+            // Not guaranteed: with all three gone or stopped, nobody on that host is left to end a daemon, and the other host
+            // can't see it.
+            self.family = random.pick(&["", "i"]);
+        }
         match self.torment {
             // so that the end of a run is hit as well
             Torment::KillEarly(..) | Torment::StopEarly(..) if at_once => self.takes = ms(0),

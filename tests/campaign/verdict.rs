@@ -107,7 +107,7 @@ impl Verdict {
             },
             [row] => {
                 if row.outcome == "abandoned" && !tried.was_tormented() && was_told(tried) {
-                    self.count("ends lost in trouble, and told", 1);
+                    self.count("runs abandoned in trouble, and told", 1);
                 }
                 wrong.extend(of_row(tried, row, seen));
                 let killed = seen.is_some() && tried.code() == Some(137);
@@ -190,11 +190,19 @@ fn reason_to_be_missing(tried: &Tried, seen: Option<&Seen>) -> Option<&'static s
         .then_some("attempts refused by a store that takes no row, and told so")
 }
 
-/// Whether somebody said that the end of this run could not be recorded, or lost power with it.
+/// Whether somebody said why this run has no end of its own in the history, or lost power with it.
 fn was_told(tried: &Tried) -> bool {
-    let words = ["could NOT be recorded", "is not recorded yet"];
-    !tried.calm && (tried.signal().is_some() || words.iter().any(|w| tried.said.contains(w)))
+    let words = [
+        "could NOT be recorded",
+        "is not recorded yet",
+        "could not be recorded",
+        STARVED,
+    ];
+    (!tried.calm && tried.signal().is_some()) || words.iter().any(|w| tried.said.contains(w))
 }
+
+/// A guard that the machine left no time for before the deadline of a lease is killed by its own timer, as a stopped one is.
+const STARVED: &str = "the guard, joblock's process above the job, ended before it told";
 
 fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
     let mut wrong = Vec::new();
@@ -233,9 +241,10 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         69 => !began && tried.said.contains("not started"),
         79 => arena.kind.has_leases() || !tried.calm,
         124 => tried.attempt.limit.is_some(),
+        125 if arena.kind.has_leases() && tried.said.contains(STARVED) => true,
         // killed before front had heard of the job's start
         125 => tormented && (!began || tried.killed & GUARD != 0),
-        // a guard that the machine left no time for is killed by its own timer, as a stopped one is
+        // see STARVED
         137 => tried.was_tormented() || arena.kind.has_leases(),
         143 => tried.was_tormented(),
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),

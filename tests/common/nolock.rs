@@ -93,6 +93,9 @@ impl Locks for NoLock {
     fn revoke(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
         Ok(())
     }
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.0.join(lock.as_str())
+    }
     fn probe(&self) -> Vec<Finding> {
         Vec::new()
     }

@@ -30,6 +30,15 @@ impl Stage<'_> {
         }
     }
 
+    /// With a local store, which is on green alone.
+    pub fn local<'a>(lab: &'a Lab, name: &str) -> Stage<'a> {
+        Stage {
+            lab,
+            witness: Witness::new(&lab.network(), HERE),
+            store: format!("--store sqlite:/run/{name}.db"),
+        }
+    }
+
     /// Starts a run of `job` on a machine.
     pub fn run(&self, host: &str, options: &str, job: &str) -> Running {
         let line = format!(

@@ -253,6 +253,10 @@ impl Locks for LockfileStore {
         self.inner.leave(lock, slots::Place::Revoke, request)
     }
 
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.inner.lock_path(lock)
+    }
+
     fn probe(&self) -> Vec<Finding> {
         let inner = &self.inner;
         let mut findings = probe::locks(&inner.folder, true);

@@ -183,6 +183,10 @@ impl Locks for SqliteStore {
         self.inner.leave(lock, slots::Place::Revoke, request)
     }
 
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.inner.lock_path(lock)
+    }
+
     fn probe(&self) -> Vec<Finding> {
         let inner = &self.inner;
         let mut findings = lockfile::probe::locks(&inner.locks, true);
