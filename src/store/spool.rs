@@ -72,6 +72,10 @@ impl Spool {
         }
         written?;
         File::open(&self.folder)?.sync_all()?;
+        // the folder itself may be new: without its name, all in it is lost with the power
+        if let Some(above) = self.folder.parent() {
+            File::open(above)?.sync_all()?;
+        }
         Ok(path)
     }
 

@@ -390,7 +390,8 @@ impl World {
                 command.arg("--kill");
             }
         } else {
-            let ttl = format!("{TTL}s");
+            // only what the fault is in needs a lease that is over soon
+            let ttl = format!("{}s", if who == Who::Next { 45 } else { TTL });
             command.args([
                 "run",
                 "--store",

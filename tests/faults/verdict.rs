@@ -335,9 +335,12 @@ impl Judge<'_> {
 
     /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
     fn lost_for_slowness(&self, done: &Done) -> bool {
-        self.world.kept == Kept::Shared
-            && done.status == Status::Exited(79)
-            && done.stderr.contains("the lock is lost")
+        let lost = done.status == Status::Exited(79) && done.stderr.contains("the lock is lost");
+        let killed = matches!(done.status, Status::Exited(125 | 137))
+            && done
+                .stderr
+                .contains("the guard, joblock's process above the job");
+        self.world.kept == Kept::Shared && (lost || killed)
     }
 
     fn run(&mut self) {
