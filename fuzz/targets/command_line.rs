@@ -10,7 +10,7 @@ use joblock::config::JobsFile;
 use joblock::exit;
 use joblock::plan::{self, Environment, locate_store, parse_store_url, store_url_text};
 
-use super::{Input, readable};
+use super::{Input, bounded};
 
 const JOBS: &str = "store = \"sqlite:/f.db\"
 [jobs.a]
@@ -69,14 +69,14 @@ fn accepted(cli: &Cli, environment: &Environment, with_file: bool, given: usize)
     let located = locate_store(cli.global.store.as_deref(), file.as_ref(), environment);
     let store = match located {
         Ok(store) => store,
-        Err(e) => return readable(&e.to_string(), given),
+        Err(e) => return bounded(&e.to_string(), given),
     };
     let text = store_url_text(&store.url);
     assert_eq!(parse_store_url(&text, "/x".as_ref()), Ok(store.url.clone()));
     if let Verb::Run(args) = &cli.verb {
         match plan::plan(args, file.as_ref(), store, environment) {
             Ok(planned) => assert!(!planned.plan.command.is_empty()),
-            Err(e) => readable(&e.to_string(), given),
+            Err(e) => bounded(&e.to_string(), given),
         }
     }
 }

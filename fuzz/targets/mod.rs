@@ -127,14 +127,19 @@ impl<'d> Input<'d> {
     }
 }
 
-/// What people read says something, in a bounded number of words, and moves no cursor of a terminal.
-fn readable(message: &str, given: usize) {
+/// What people read says something, in a bounded number of words.
+fn bounded(message: &str, given: usize) {
     assert!(!message.trim().is_empty(), "an empty message");
     assert!(
         message.len() <= 2 * KIB + 12 * given,
         "a message of {} bytes for an input of {given}",
         message.len()
     );
+}
+
+/// And moves no cursor of a terminal. (Paths of the user's own do so only when they are printed: `output::say`.)
+fn readable(message: &str, given: usize) {
+    bounded(message, given);
     if let Some(bad) = message.chars().find(|c| c.is_control() && *c != '\n') {
         panic!("a message with the control character {bad:?}: {message:?}");
     }

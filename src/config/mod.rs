@@ -31,6 +31,9 @@ use crate::store::record::Outcome;
 /// Where the jobs file is unless named.
 pub const DEFAULT_PATH: &str = "/etc/joblock/joblock.toml";
 
+/// A file of so many bytes is something else, /dev/zero for example.
+const LONGEST: u64 = 1 << 20;
+
 /// A value and the line of the file that it stands on, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct At<T> {
@@ -212,14 +215,16 @@ impl From<io::Error> for Trouble {
 }
 
 fn read_text(path: &Path, euid: u32) -> Result<String, Trouble> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     if euid == 0
         && let Some((at, who)) = trust::reach_of_others(path, &file)?
     {
         return Err(Trouble::Untrusted { at, who });
     }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    if file.take(LONGEST).read_to_string(&mut text)? as u64 == LONGEST {
+        return Err(io::Error::other("it has over a million bytes: that is no jobs file").into());
+    }
     Ok(text)
 }
 

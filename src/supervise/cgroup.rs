@@ -154,9 +154,16 @@ impl JobCgroup {
         }
     }
 
-    /// Whether a process is in it, or below it.
+    /// Whether a process is in it, or below it. One that is there and can't be read counts as populated.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events")).is_ok_and(|events| populated(&events))
+        match fs::read_to_string(self.0.join("cgroup.events")) {
+            Ok(events) => populated(&events),
+            // removed, never made, or hidden from this user
+            Err(error) => !matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR | libc::EACCES | libc::EPERM)
+            ),
+        }
     }
 
     /// Kills and waits until nobody is in it, at most until `deadline`; says whether nobody is.

@@ -13,12 +13,14 @@ pub fn outcome(ended: &Ended, out_of_memory: OutOfMemory) -> Outcome {
         ended.status,
         Status::Signaled(libc::SIGKILL) | Status::Exited(137) | Status::Unknown
     );
+    // joblock ended the job, as one of its own processes was killed
+    let own_killed = matches!(ended.cause, Some(Cause::FrontGone | Cause::GuardGone));
     match (ended.cause, ended.status) {
         (_, Status::NotExecuted(_)) => Outcome::NotStarted,
         (Some(Cause::Lost | Cause::Revoked), _) => Outcome::Lost,
         (Some(Cause::TimeLimit), _) => Outcome::TimedOut,
         (Some(Cause::Stop), _) => Outcome::Stopped,
-        _ if killed && out_of_memory == OutOfMemory::Yes => Outcome::OomKilled,
+        _ if (killed || own_killed) && out_of_memory == OutOfMemory::Yes => Outcome::OomKilled,
         (_, Status::Exited(0)) => Outcome::Succeeded,
         (_, Status::Exited(_)) => Outcome::Failed,
         (_, Status::Signaled(_)) => Outcome::Signaled,
@@ -100,6 +102,20 @@ mod tests {
     #[case(Status::Exited(3), None, OutOfMemory::Yes, Outcome::Failed, 3)]
     #[case(Status::Exited(137), None, OutOfMemory::Yes, Outcome::OomKilled, 137)]
     #[case(Status::Signaled(9), None, OutOfMemory::Yes, Outcome::OomKilled, 137)]
+    #[case(
+        Status::Signaled(15),
+        Some(Cause::FrontGone),
+        OutOfMemory::Yes,
+        Outcome::OomKilled,
+        143
+    )]
+    #[case(
+        Status::Signaled(15),
+        Some(Cause::FrontGone),
+        OutOfMemory::No,
+        Outcome::Signaled,
+        143
+    )]
     #[case(
         Status::Signaled(9),
         None,

@@ -17,15 +17,24 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
+    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, Stat};
 
 /// Nothing is remembered by the kernel.
 const NO_TIME: Duration = Duration::ZERO;
+
+/// Whether this machine has FUSE; says it loudly if not.
+pub fn is_there() -> bool {
+    let is = Path::new("/dev/fuse").exists();
+    if !is {
+        println!("NOT RUN: there is no /dev/fuse here (modprobe fuse), so there are no far stores");
+    }
+    is
+}
 
 /// What a mount does to those who use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,12 +217,18 @@ impl Passthrough {
         Ok(attributes(&stat, stat.st_ino))
     }
 
-    fn made(&self, parent: INodeNo, name: &OsStr, mode: u32, flags: i32) -> Answer<(FileAttr, FileHandle)> {
+    fn made(
+        &self,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Answer<(FileAttr, FileHandle)> {
         self.moods.ask(true)?;
         let folder = self.node(parent)?;
         let flags = passed_on(flags) | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&*folder, name, flags, Mode::from_raw_mode(mode))
-            .map_err(errno)?;
+        let file =
+            rustix::fs::openat(&*folder, name, flags, Mode::from_raw_mode(mode)).map_err(errno)?;
         let attributes = self.entry(parent, name)?;
         Ok((attributes, self.keep(file.into())))
     }
@@ -255,7 +270,13 @@ impl Passthrough {
     }
 
     /// fcntl(2) with an open file description lock: its owner here is the owner there.
-    fn lock(&self, ino: INodeNo, owner: LockOwner, command: i32, lock: &mut libc::flock) -> Answer<()> {
+    fn lock(
+        &self,
+        ino: INodeNo,
+        owner: LockOwner,
+        command: i32,
+        lock: &mut libc::flock,
+    ) -> Answer<()> {
         self.moods.ask(false)?;
         let key = (owner.0, ino.0);
         let known = hold(&self.locks).get(&key).cloned();
@@ -327,7 +348,9 @@ impl Filesystem for Passthrough {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         answer!(
             reply,
-            self.moods.ask(false).and_then(|()| self.entry(parent, name)),
+            self.moods
+                .ask(false)
+                .and_then(|()| self.entry(parent, name)),
             |reply: ReplyEntry, attr: FileAttr| reply.entry(&NO_TIME, &attr, Generation(0))
         );
     }
@@ -374,8 +397,11 @@ impl Filesystem for Passthrough {
             gid,
             size,
         };
-        answer!(reply, self.change(ino, &changes), |reply: ReplyAttr, attr| reply
-            .attr(&NO_TIME, &attr));
+        answer!(
+            reply,
+            self.change(ino, &changes),
+            |reply: ReplyAttr, attr| reply.attr(&NO_TIME, &attr)
+        );
     }
 
     fn mkdir(
@@ -578,7 +604,8 @@ impl Filesystem for Passthrough {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer!(reply, self.moods.ask(true), |reply: ReplyEmpty, ()| reply.ok());
+        answer!(reply, self.moods.ask(true), |reply: ReplyEmpty, ()| reply
+            .ok());
     }
 
     fn readdir(
@@ -597,7 +624,16 @@ impl Filesystem for Passthrough {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         answer!(reply, self.moods.ask(false), |reply: ReplyStatfs, ()| reply
-            .statfs(1 << 30, 1 << 30, 1 << 30, 1 << 30, 1 << 30, 4096, 255, 4096));
+            .statfs(
+                1 << 30,
+                1 << 30,
+                1 << 30,
+                1 << 30,
+                1 << 30,
+                4096,
+                255,
+                4096
+            ));
     }
 
     fn fallocate(

@@ -120,7 +120,11 @@ impl Far {
 
 impl Drop for Far {
     fn drop(&mut self) {
-        let machine = mem::take(self.machine.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let machine = mem::take(
+            self.machine
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         if let Some(machine) = machine {
             machine.cut();
         }

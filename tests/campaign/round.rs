@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{Arena, Kind};
+use super::fuse;
 use super::plan::{Attempt, PATIENCE, Random, Torment};
+use super::trouble;
 use super::verdict::Verdict;
 use super::witness::Witness;
 use super::worker::{self, Tried};
@@ -31,15 +33,39 @@ pub struct Mix {
     pub workers: usize,
     /// One attempt in so many is tormented.
     pub torments: u64,
+    /// Its store is troubled as well.
+    pub troubled: bool,
     /// Its part of the round's acquisitions, in hundredths.
     pub part: u64,
 }
 
-const MIXES: [Mix; 4] = [
-    Mix { kind: Kind::Local, locks: 6, workers: 3, torments: 12, part: 40 },
-    Mix { kind: Kind::Shared, locks: 8, workers: 3, torments: 20, part: 20 },
-    Mix { kind: Kind::Lockfile, locks: 6, workers: 3, torments: 12, part: 30 },
-    Mix { kind: Kind::Far, locks: 8, workers: 4, torments: 15, part: 10 },
+const fn mix(
+    kind: Kind,
+    locks: usize,
+    workers: usize,
+    torments: u64,
+    troubled: bool,
+    part: u64,
+) -> Mix {
+    Mix {
+        kind,
+        locks,
+        workers,
+        torments,
+        troubled,
+        part,
+    }
+}
+
+const MIXES: [Mix; 8] = [
+    mix(Kind::Local, 6, 3, 12, false, 40),
+    mix(Kind::Shared, 8, 3, 20, false, 20),
+    mix(Kind::Lockfile, 6, 3, 12, false, 25),
+    mix(Kind::Far, 6, 3, 20, false, 6),
+    mix(Kind::Local, 3, 2, 20, true, 3),
+    mix(Kind::Shared, 3, 2, 20, true, 2),
+    mix(Kind::Lockfile, 3, 2, 20, true, 2),
+    mix(Kind::Far, 3, 3, 20, true, 2),
 ];
 
 /// Acquisitions in a round of a long campaign.
@@ -51,23 +77,34 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
         .ok()
         .filter(|text| !text.is_empty())
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: no number: {text}")))
+        .map(|text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{variable}: no number: {text}"))
+        })
 }
 
 /// Runs it; panics at the first round in which something was wrong.
 pub fn campaign() {
     let length = number(LENGTH);
-    let seed = number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
+    let seed =
+        number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
     let mut total = Verdict::default();
     let began = Instant::now();
     for n in 0.. {
-        let seed = if n == 0 { seed } else { Random::of(seed, &[n]).next() };
+        let seed = if n == 0 {
+            seed
+        } else {
+            Random::of(seed, &[n]).next()
+        };
         let since = Instant::now();
         println!("round {n}: seed {seed}; repeat it with {SEED}={seed}");
         let verdict = round(seed, length.map_or(SHORT, |_| ROUND));
         let failed = !verdict.wrong.is_empty();
         let got = verdict.figures.get("acquisitions").copied().unwrap_or(0);
-        println!("round {n}: {got} acquisitions in {:.0?}\n{verdict}", since.elapsed());
+        println!(
+            "round {n}: {got} acquisitions in {:.0?}\n{verdict}",
+            since.elapsed()
+        );
         assert!(!failed, "seed {seed}: {verdict}");
         total.add(verdict);
         let done = total.figures.get("acquisitions").copied().unwrap_or(0);
@@ -76,10 +113,16 @@ pub fn campaign() {
         }
         println!("{done} acquisitions in {:.0?}", began.elapsed());
     }
-    let rate = total.figures["acquisitions"] * 1000 / u64::try_from(began.elapsed().as_millis()).unwrap_or(1).max(1);
+    let rate = total.figures["acquisitions"] * 1000
+        / u64::try_from(began.elapsed().as_millis())
+            .unwrap_or(1)
+            .max(1);
     println!("in all, {rate} acquisitions a second:\n{total}");
     if let Some(length) = length {
-        let mut record = Record::new("campaign", format!("make campaign ACQUISITIONS={length} SEED={seed}"));
+        let mut record = Record::new(
+            "campaign",
+            format!("make campaign ACQUISITIONS={length} SEED={seed}"),
+        );
         for (figure, n) in &total.figures {
             record = record.figure(*figure, n);
         }
@@ -100,28 +143,41 @@ fn is_wanted(kind: Kind) -> bool {
 /// One round with the mixes of a campaign.
 fn round(seed: u64, acquisitions: u64) -> Verdict {
     let witness = Witness::new();
+    let fuse_is_there = fuse::is_there();
     let done: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = MIXES
             .iter()
             .enumerate()
-            .filter(|(_, mix)| is_wanted(mix.kind))
+            .filter(|(_, mix)| is_wanted(mix.kind) && (mix.kind != Kind::Far || fuse_is_there))
             .map(|(n, mix)| {
-                let arena = Arena::new(mix.kind, mix.locks, witness.address());
+                let make = if mix.troubled && mix.kind != Kind::Far {
+                    Arena::on_a_small_disk
+                } else {
+                    Arena::new
+                };
+                let arena = make(mix.kind, mix.locks, witness.address());
                 let goal = acquisitions * mix.part / 100;
                 let witness = &witness;
                 scope.spawn(move || {
-                    let tried = fill(&arena, witness, *mix, (seed, n as u64), goal);
-                    (arena, tried)
+                    let (tried, troubles) = fill(&arena, witness, *mix, (seed, n as u64), goal);
+                    (arena, tried, troubles)
                 })
             })
             .collect();
-        running.into_iter().map(|r| r.join().expect("an arena")).collect()
+        running
+            .into_iter()
+            .map(|r| r.join().expect("an arena"))
+            .collect()
     });
-    wait_until("the witness has read it all", || !witness.is_watching());
+    wait_until("the witness has read it all", || {
+        !witness.is_watching() || !witness.is_content()
+    });
     let findings = witness.finish();
     let mut verdict = Verdict::default();
     verdict.of_witness(&findings);
-    for (mut arena, tried) in done {
+    verdict.count("rounds without far stores", u64::from(!fuse_is_there));
+    for (arena, tried, troubles) in done {
+        verdict.add(troubles);
         let before = verdict.wrong.len();
         verdict.of_arena(&arena, &tried, &findings);
         if verdict.wrong.len() > before {
@@ -132,26 +188,56 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
 }
 
 /// Workers, until there were enough acquisitions and a last attempt on each lock, which must be granted.
-fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal: u64) -> Vec<Tried> {
-    let acquired = || arena.locks.iter().map(|lock| witness.count(lock)).sum::<u64>();
+fn fill(
+    arena: &Arena,
+    witness: &Witness,
+    mix: Mix,
+    (seed, n): (u64, u64),
+    goal: u64,
+) -> (Vec<Tried>, Verdict) {
+    let acquired = || {
+        arena
+            .locks
+            .iter()
+            .map(|lock| witness.count(lock))
+            .sum::<u64>()
+    };
     let is_enough = || acquired() >= goal || !witness.is_content();
-    let mut all: Vec<Tried> = thread::scope(|scope| {
+    let (mut all, troubles): (Vec<Tried>, Verdict) = thread::scope(|scope| {
+        let trouble = mix.troubled.then(|| {
+            let random = Random::of(seed, &[n, u64::MAX]);
+            let is_enough = &is_enough;
+            scope.spawn(move || trouble::make(arena, random, is_enough))
+        });
         let running: Vec<_> = (0..mix.workers * mix.locks)
             .map(|w| {
                 let is_enough = &is_enough;
                 let me = (n << 16) | w as u64;
                 scope.spawn(move || {
-                    worker::work(arena, witness, (seed, me), w % mix.locks, mix.torments, is_enough)
+                    worker::work(
+                        arena,
+                        witness,
+                        (seed, me),
+                        w % mix.locks,
+                        mix.torments,
+                        is_enough,
+                    )
                 })
             })
             .collect();
-        running.into_iter().flat_map(|r| r.join().expect("a worker")).collect()
+        let tried = running
+            .into_iter()
+            .flat_map(|r| r.join().expect("a worker"))
+            .collect();
+        let troubles = trouble.map(|t| t.join().expect("the trouble"));
+        (tried, troubles.unwrap_or_default())
     });
-    for lock in 0..arena.locks.len() {
-        let last = Attempt {
-            id: u64::MAX - (n << 16) - lock as u64,
-            lock,
-            host: 0,
+    // on each host, as only a start there finds what is left there
+    for last in 0..arena.locks.len() * arena.hosts.len() {
+        let attempt = Attempt {
+            id: u64::MAX - (n << 16) - last as u64,
+            lock: last / arena.hosts.len(),
+            host: last % arena.hosts.len(),
             wait: Some(PATIENCE),
             limit: None,
             family: "",
@@ -159,8 +245,11 @@ fn fill(arena: &Arena, witness: &Witness, mix: Mix, (seed, n): (u64, u64), goal:
             code: 0,
             torment: Torment::None,
         };
-        all.push(worker::make(arena, witness, last, 0));
+        all.push(worker::make(arena, witness, attempt, 0));
     }
-    wait_until("nothing of the arena is left", || arena.processes().is_empty());
-    all
+    wait_until("nothing of the arena is left", || {
+        // what lives on because of an overlap does not hide it
+        arena.processes().is_empty() || !witness.is_content()
+    });
+    (all, troubles)
 }

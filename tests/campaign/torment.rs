@@ -97,7 +97,8 @@ impl Family {
     /// All of it, for a run whose job has the pid `job`.
     pub fn whole(front: i32, job: i32) -> Family {
         let guard = state(job).map(|(_, parent)| parent);
-        let Some(guard) = guard.filter(|guard| state(*guard).is_some_and(|(_, p)| p == front)) else {
+        let Some(guard) = guard.filter(|guard| state(*guard).is_some_and(|(_, p)| p == front))
+        else {
             // some of it is gone already
             return Family::begun(front);
         };

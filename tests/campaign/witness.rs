@@ -15,6 +15,7 @@
 //! and for it the register decides, as it does for whatever a job writes to.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -23,8 +24,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-    listen, recv, send, socket_with, sockopt::socket_peercred,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    bind, listen, recv, send, socket_with, sockopt::socket_peercred,
 };
 
 /// How long a suspect may say nothing before it counts as alive: longer than the kernel takes to end a process on a busy machine.
@@ -37,8 +38,6 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Seen {
     /// What it runs under.
     pub lock: String,
-    /// Which attempt it is of.
-    pub attempt: u64,
     /// Its token, 0 for a job that was given none.
     pub token: u64,
     /// Its run's id.
@@ -60,6 +59,16 @@ pub struct Overlap {
     pub new: u64,
     /// What told.
     pub by: &'static str,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Overlap { lock, old, new, by } = self;
+        write!(
+            f,
+            "OVERLAP under {lock}: attempt {old} lived when {new} had begun, as {by} tells"
+        )
+    }
 }
 
 /// What was seen since the last time it was asked.
@@ -263,10 +272,9 @@ impl Collector {
 
     /// Reads what there is on all connections, new ones too. Says whether somebody began.
     fn read_all(&mut self, state: &mut State) -> bool {
-        while let Ok(socket) = accept_with(
-            &self.listener,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        ) {
+        while let Ok(socket) =
+            accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
             self.connections.push(Connection {
                 socket,
                 of: None,
@@ -317,7 +325,10 @@ impl Collector {
         match (words.as_slice(), &connection.of) {
             (["B", lock, token, run, attempt], None) => {
                 let (Ok(token), Ok(attempt)) = (token.parse(), attempt.parse()) else {
-                    return state.findings.complaints.push(format!("not a beginning: {text:?}"));
+                    return state
+                        .findings
+                        .complaints
+                        .push(format!("not a beginning: {text:?}"));
                 };
                 let pid = socket_peercred(&connection.socket)
                     .map_or(0, |of| of.pid.as_raw_nonzero().get());
@@ -325,7 +336,6 @@ impl Collector {
                 connection.of = Some((attempt, lock.clone()));
                 let seen = Seen {
                     lock: lock.clone(),
-                    attempt,
                     token,
                     run: (*run).to_owned(),
                     pid,

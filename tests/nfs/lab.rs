@@ -95,6 +95,10 @@ impl Lab {
         for (from, name) in [
             (joblock(), "joblock"),
             (
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nfs/eat.pl"),
+                "eat.pl",
+            ),
+            (
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nfs/job.pl"),
                 "job.pl",
             ),

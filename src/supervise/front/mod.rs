@@ -24,6 +24,7 @@ use super::timer::Alarm;
 use crate::clock::Boot;
 use crate::exit;
 use crate::name::Token;
+use crate::output;
 use crate::plan::RunPlan;
 use crate::store::ProcessId;
 use crate::store::record::RunRecord;
@@ -338,6 +339,6 @@ impl Front<'_> {
     }
 
     fn error(text: &str) {
-        crate::output::say(text);
+        output::say(text);
     }
 }

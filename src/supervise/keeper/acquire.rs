@@ -77,7 +77,7 @@ impl Keeper<'_> {
         if let Some(refusal) = self.other_lock(store)? {
             return Ok(Err(refusal));
         }
-        if let Some(word) = self.fresh(store)? {
+        if let Some(word) = self.fresh(store, false)? {
             return Ok(Err(Refusal {
                 code: exit::OK,
                 record: Some((Outcome::Fresh, None)),
@@ -97,7 +97,7 @@ impl Keeper<'_> {
                 ..refusal
             }));
         }
-        if let Some(word) = self.fresh(store)? {
+        if let Some(word) = self.fresh(store, true)? {
             grant.release(&not_run(Outcome::Fresh), None)?;
             return Ok(Err(Refusal {
                 code: exit::OK,
@@ -233,6 +233,8 @@ impl Keeper<'_> {
             process::ancestors(front).any(|above| above.id == holder.processes.guard)
         } else {
             process::environment_value(front, tree::MARK)
+                .ok()
+                .flatten()
                 .is_some_and(|id| id == holder.run_id.as_str())
         };
         inside.then(|| Refusal {
@@ -284,7 +286,7 @@ impl Keeper<'_> {
 
     /// Fresh is a job whose newest run that ended is a success within the window. One that failed or died since has to
     /// run again, however short ago the success is.
-    fn fresh(&self, store: &dyn Store) -> Result<Option<Word>, StoreError> {
+    fn fresh(&self, store: &dyn Store, granted: bool) -> Result<Option<Word>, StoreError> {
         let Some(Fresh { within }) = self.plan.fresh else {
             return Ok(None);
         };
@@ -292,10 +294,21 @@ impl Keeper<'_> {
         let ended = runs.iter().find(|run| run.outcome != Outcome::Running);
         let success = ended.filter(|run| run.outcome == Outcome::Succeeded);
         let now = Wall::now();
-        let last = success
-            .and_then(|run| run.end.as_ref())
-            .map(|end| end.at)
-            .filter(|last| last.0 <= now.0 + FUTURE);
+        let last = success.and_then(|run| run.end.as_ref()).map(|end| end.at);
+        if let Some(wrong) = last.filter(|last| last.0 > now.0 + FUTURE) {
+            // once, where it decides
+            if granted {
+                self.say(
+                Level::Person,
+                format!(
+                    "{} last succeeded {}, by a clock that was wrong, or this one is: it runs again",
+                    self.plan.job,
+                    page().when(wrong)
+                ),
+            );
+            }
+            return Ok(None);
+        }
         let fresh = last.filter(|last| now.since(*last).unwrap_or_default() < within);
         Ok(fresh.map(|last| Word {
             level: Level::Person,
