@@ -78,10 +78,7 @@ pub fn print(bytes: &[u8]) -> io::Result<Reader> {
 
 /// joblock's own words, on stderr. A stderr that is closed is no reason to end. They may name what somebody else named:
 /// a file, a job, a key of the jobs file.
-pub fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(
-        io::stderr(),
-        "joblock: {}",
-        text::message(&text.to_string())
-    );
+pub fn say(words: impl std::fmt::Display) {
+    let words = words.to_string();
+    let _ = writeln!(io::stderr(), "joblock: {}", text::message(&words));
 }

@@ -117,6 +117,8 @@ pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
                 "it is a symbolic link, and lock files are never opened through one: remove it",
             ));
         }
+        // what open(2) says of a socket
+        Err(Errno::NXIO) => return Err(io::Error::other("it is not a regular file: remove it")),
         Err(error) => return Err(error.into()),
     };
     let meta = file.metadata()?;
