@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants
 
 check: setup format lint doc licences test
 
@@ -12,6 +12,7 @@ setup:
 
 format:
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check tests/simulation/program.rs
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
@@ -50,3 +51,28 @@ documents:
 # Coverage-guided fuzzing of everything that reads what others wrote, on stable Rust: MINUTES in all. `fuzz/run.sh` says the rest.
 fuzz: setup
 	@MINUTES=$(or $(MINUTES),22) fuzz/run.sh
+
+# Real processes under fire, judged by an outside witness, on every kind of store; the short form is in `make check`. Prints each round of
+# 20000 acquisitions with its seed; SEED=N begins with that one. Needs root. 10^6 take hours.
+ACQUISITIONS ?= 1000000
+campaign: setup
+	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_RECORD=1 \
+	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
+
+# Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every
+# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds.
+FAULTS ?= all
+POWER ?= all
+faults:
+	JOBLOCK_RECORD=1 JOBLOCK_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
+power:
+	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture
+
+# The lease's own code in simulated worlds: SEEDS of them, or one, told line by line: make simulate SEED=7. THREADS: all cores.
+simulate:
+	JOBLOCK_RECORD=1 JOBLOCK_SIMULATE_SEEDS=$(or $(SEEDS),1000000) JOBLOCK_SIMULATE_SEED=$(SEED) JOBLOCK_SIMULATE_THREADS=$(THREADS) \
+		cargo test --locked --test simulation worlds -- --nocapture
+
+# All bugs that are planted in copies of that code; each must be found.
+mutants:
+	JOBLOCK_RECORD=1 JOBLOCK_MUTANTS=1 cargo test --locked --test simulation planted -- --nocapture

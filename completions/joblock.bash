@@ -506,7 +506,7 @@ _joblock() {
             return 0
             ;;
         joblock__subcmd__rerun)
-            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --keep --quiet --verbose --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -517,6 +517,10 @@ _joblock() {
                     return 0
                     ;;
                 -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-waiters)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -565,6 +569,10 @@ _joblock() {
                     return 0
                     ;;
                 --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --redact)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -599,7 +607,7 @@ _joblock() {
             return 0
             ;;
         joblock__subcmd__run)
-            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --keep --quiet --verbose --explain --json --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --explain --json --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -618,6 +626,10 @@ _joblock() {
                     return 0
                     ;;
                 -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-waiters)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -666,6 +678,10 @@ _joblock() {
                     return 0
                     ;;
                 --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --redact)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -865,8 +881,8 @@ _joblock_with_jobs() {
     done
     _joblock "$@"
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
-        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
-        --unless-succeeded-within|--keep|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
+        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--max-waiters|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
+        --unless-succeeded-within|--keep|--redact|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
     esac
     if [[ -n "$verb" && "$cur" != -* ]]; then
         jobs="$(joblock generate jobs "${where[@]}" 2>/dev/null)"

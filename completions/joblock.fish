@@ -45,6 +45,7 @@ complete -c joblock -n "__fish_joblock_needs_command" -f -a "generate" -d 'Print
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l lock -d 'Take this lock instead of the job\'s own; several jobs can share it' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l unless-succeeded-within -d 'Skip, with exit code 0, if the job succeeded within this time' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
@@ -53,6 +54,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -s s -l signal -d '
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
@@ -90,6 +92,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand logs" -s f -l follow -d 
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s w -l wait -d 'Wait at most this long for the lock, or forever; 0 is -n' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l max-waiters -d 'With -w: don\'t wait if N wait already' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s E -l conflict-exit-code -d 'Exit with N instead of 75 if the lock is held' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
@@ -98,6 +101,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s s -l signal -d
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l tag -d 'A label for the history; can be given several times' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F

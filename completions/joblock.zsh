@@ -36,6 +36,7 @@ _arguments "${_arguments_options[@]}" : \
 '--unless-succeeded-within=[Skip, with exit code 0, if the job succeeded within this time]:DURATION:_default' \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
@@ -48,6 +49,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
@@ -122,6 +124,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-w+[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
 '--wait=[Wait at most this long for the lock, or forever; 0 is -n]:DURATION:_default' \
+'--max-waiters=[With -w\: don'\''t wait if N wait already]:N:_default' \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
@@ -134,6 +137,7 @@ _arguments "${_arguments_options[@]}" : \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
+'*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \

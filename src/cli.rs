@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration::{self, Span};
 use crate::name::{JobName, LockName};
+use crate::redact::{self, Pattern};
 use crate::store::record::{Outcome, Trigger};
 use crate::when::When;
 
@@ -213,6 +214,9 @@ pub struct StartArgs {
     /// Wait at most this long for the lock, or forever; 0 is -n
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The lock")]
     pub wait: Option<Span>,
+    /// With -w: don't wait if N wait already
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "The lock")]
+    pub max_waiters: Option<u32>,
     /// Exit with N instead of 75 if the lock is held
     #[arg(short = 'E', long, value_name = "N", value_parser = clap::value_parser!(u8), help_heading = "The lock")]
     pub conflict_exit_code: Option<u8>,
@@ -248,6 +252,10 @@ pub struct StartArgs {
     /// Keep no output in the history, and hand the streams over untouched
     #[arg(long, help_heading = "The record")]
     pub no_capture: bool,
+    /// Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it
+    /// is recorded; can be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = redact::pattern, help_heading = "The record")]
+    pub redact: Vec<Pattern>,
     /// After the run, delete what of the job's history ended longer ago; forever: nothing [default: forever]
     #[arg(long, value_name = "DURATION", value_parser = duration::keep, help_heading = "The record")]
     pub keep: Option<Span>,

@@ -15,6 +15,7 @@ pub mod look;
 pub mod name;
 pub mod output;
 pub mod plan;
+pub mod redact;
 pub mod schedule;
 pub mod store;
 pub mod supervise;

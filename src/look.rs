@@ -220,7 +220,9 @@ mod tests {
     use crate::output::record::tests::{holder_of, run};
     use crate::store::pruning::{Prune, Pruned};
     use crate::store::record::{Attempted, End, Tail};
-    use crate::store::{About, Attempt, Finding, History, LockRequest, Locks, Recorded, Request};
+    use crate::store::{
+        About, Attempt, Finding, History, LockRequest, Locks, Queued, Recorded, Request,
+    };
     use rstest::rstest;
 
     /// Rows in memory, to be looked at and nothing else.
@@ -230,6 +232,9 @@ mod tests {
 
     impl Locks for Fake {
         fn try_acquire(&self, _: &LockRequest<'_>, _: Option<Boot>) -> Result<Attempt, StoreError> {
+            panic!("{NO_WRITER}")
+        }
+        fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
             panic!("{NO_WRITER}")
         }
         fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
@@ -243,6 +248,9 @@ mod tests {
         }
         fn revoke(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
             panic!("{NO_WRITER}")
+        }
+        fn lock_file(&self, _: &LockName) -> std::path::PathBuf {
+            panic!("not asked for")
         }
         fn probe(&self) -> Vec<Finding> {
             panic!("{NO_WRITER}")

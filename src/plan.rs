@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::name::{JobName, LockName, RunId};
+use crate::redact::{Pattern, redacted};
 use crate::store::StoreUrl;
 use crate::store::record::Trigger;
 
@@ -73,6 +74,8 @@ pub struct RunPlan {
     pub ttl: Option<Duration>,
     /// `-n`, `-w`.
     pub wait: Wait,
+    /// `--max-waiters`.
+    pub max_waiters: Option<u32>,
     /// `-E`.
     pub conflict_exit_code: u8,
     /// `--unless-succeeded-within`, where it is in force for this trigger.
@@ -99,8 +102,17 @@ pub struct RunPlan {
     pub verbosity: i8,
     /// Program and arguments.
     pub command: Vec<OsString>,
+    /// `--redact`: what is hidden of the command wherever it is stored or shown.
+    pub redact: Vec<Pattern>,
     /// The run that `rerun` repeats.
     pub repeats: Option<RunId>,
+}
+
+impl RunPlan {
+    /// The command as others may see it.
+    pub fn shown_command(&self) -> Vec<OsString> {
+        redacted(&self.command, &self.redact)
+    }
 }
 
 /// Where a part of the plan comes from.
@@ -166,6 +178,7 @@ pub struct Sources {
     pub lock: Source,
     pub ttl: Source,
     pub wait: Source,
+    pub max_waiters: Source,
     pub conflict_exit_code: Source,
     /// Of the window in force, or of the one that the trigger puts out of force.
     pub fresh: Source,
@@ -192,6 +205,7 @@ impl Sources {
             trigger,
             ttl: default(),
             wait: default(),
+            max_waiters: default(),
             conflict_exit_code: default(),
             fresh: default(),
             fresh_out_of_force: None,

@@ -8,7 +8,7 @@ use joblock::plan::name_and_parent;
 use joblock::store::folder::Group;
 use joblock::store::mount;
 use joblock::store::record::{OomCounter, OutOfMemory};
-use joblock::supervise::cgroup::{JobCgroup, Seen};
+use joblock::supervise::cgroup::{self, JobCgroup, Seen};
 use joblock::supervise::{memory, process, tree};
 
 use super::Input;
@@ -83,7 +83,7 @@ fn counter(text: &[u8]) {
     assert_ne!(never_more, OutOfMemory::Yes, "more than there can be");
     let since_0 = memory::verdict(&[before(0)]);
     assert!(since_0 != OutOfMemory::No || text.windows(9).any(|w| w == b"oom_kill "));
-    let _ = JobCgroup::recorded(&folder.path().to_string_lossy()).is_populated();
+    let _ = cgroup::populated(&String::from_utf8_lossy(text));
 }
 
 fn lockers(text: &str) {

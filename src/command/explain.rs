@@ -75,21 +75,23 @@ fn as_json(parts: &[Part]) -> String {
     format!("{:#}\n", json!({ "version": 1, "plan": plan }))
 }
 
-fn parts(planned: &Planned) -> Vec<Part> {
-    let (plan, from) = (&planned.plan, &planned.sources);
-    let part = |name, text: String, source: &Source| Part {
+fn part(name: &'static str, text: String, source: &Source) -> Part {
+    Part {
         name,
         value: Value::from(text.clone()),
         text,
         source: source.to_string(),
-    };
-    let words: Vec<_> = plan
-        .command
+    }
+}
+
+fn parts(planned: &Planned) -> Vec<Part> {
+    let (plan, from) = (&planned.plan, &planned.sources);
+    let shown = plan.shown_command();
+    let words: Vec<_> = shown
         .iter()
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
-    let command = plan
-        .command
+    let command = shown
         .iter()
         .map(|w| quoted(w))
         .collect::<Vec<_>>()
@@ -108,18 +110,9 @@ fn parts(planned: &Planned) -> Vec<Part> {
         },
         part("trigger", plan.trigger.to_string(), &from.trigger),
         freshness(planned),
-        Part {
-            value: wait_value(plan.wait),
-            ..part("wait", wait_text(plan.wait), &from.wait)
-        },
-        Part {
-            value: json!(plan.conflict_exit_code),
-            ..part(
-                "if held",
-                format!("exit with {}", plan.conflict_exit_code),
-                &from.conflict_exit_code,
-            )
-        },
+    ];
+    parts.extend(waiting(planned));
+    parts.extend([
         part(
             "time limit",
             plan.time_limit
@@ -154,13 +147,13 @@ fn parts(planned: &Planned) -> Vec<Part> {
             plan.ttl.map_or_else(|| "45s".to_owned(), duration::text),
             &from.ttl,
         ),
-    ];
-    parts.push(part(
-        "keep",
-        plan.keep
-            .map_or_else(|| "forever".to_owned(), duration::text),
-        &from.keep,
-    ));
+        part(
+            "keep",
+            plan.keep
+                .map_or_else(|| "forever".to_owned(), duration::text),
+            &from.keep,
+        ),
+    ]);
     if let Some(reason) = &plan.reason {
         parts.push(part("reason", reason.clone(), &from.reason));
     }
@@ -175,6 +168,34 @@ fn parts(planned: &Planned) -> Vec<Part> {
         );
     }
     parts
+}
+
+/// What happens while the lock is held.
+fn waiting(planned: &Planned) -> [Part; 3] {
+    let (plan, from) = (&planned.plan, &planned.sources);
+    [
+        Part {
+            value: wait_value(plan.wait),
+            ..part("wait", wait_text(plan.wait), &from.wait)
+        },
+        Part {
+            value: json!(plan.max_waiters),
+            ..part(
+                "max waiters",
+                plan.max_waiters
+                    .map_or_else(|| "any number".to_owned(), |n| n.to_string()),
+                &from.max_waiters,
+            )
+        },
+        Part {
+            value: json!(plan.conflict_exit_code),
+            ..part(
+                "if held",
+                format!("exit with {}", plan.conflict_exit_code),
+                &from.conflict_exit_code,
+            )
+        },
+    ]
 }
 
 fn freshness(planned: &Planned) -> Part {

@@ -217,8 +217,9 @@ impl Reading {
     }
 
     /// Kills the whole run here, joblock's own processes with it.
-    pub fn kill_run_here(&self, holder: &Holder) -> Cleared {
-        self.tree.end_run(holder)
+    pub fn kill_run_here(&self, held: &Held) -> Cleared {
+        let lock_file = self.store.lock_file(&held.lock);
+        self.tree.end_run(&held.holder, &lock_file)
     }
 
     /// Kills that.

@@ -30,7 +30,7 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
         None
     } else if args.kill && reading.keeper_is_deaf(&held.holder) {
         say("its keeper, who would see the revocation, is dead or stopped");
-        end_run(&reading, &held.holder)?;
+        end_run(&reading, &held)?;
         None
     } else {
         say(
@@ -68,8 +68,8 @@ fn unanswered(held: &Held, silent: u64) -> u8 {
 }
 
 /// Ends a run that can't be told to end itself.
-fn end_run(reading: &Reading, holder: &Holder) -> anyhow::Result<()> {
-    match reading.kill_run_here(holder) {
+fn end_run(reading: &Reading, held: &Held) -> anyhow::Result<()> {
+    match reading.kill_run_here(held) {
         Cleared::Gone { .. } => say("the run was killed, joblock's own processes with it"),
         Cleared::Alive => {
             bail!("joblock's own processes can't be ended: end them as their user, or as root")

@@ -55,6 +55,12 @@ pub const TOP: &[Key] = &[
         "How long attempts are kept in the history after they ended, for each job that says nothing else. Older ones are deleted a slice at a time, after a run has let go of its lock, and by joblock prune. Default: \"forever\".",
     ),
     key(
+        "redact",
+        "an array of regular expressions",
+        r"['(?i)(?:password|token|secret)=(.*)', '://[^:/@]*:([^@]*)@']",
+        "What matches one of these regular expressions is hidden in each argument of a command before it is stored or shown: the first group, or the whole match if there is none, becomes ***. What is spread over two arguments (--password SECRET) is matched by none. The patterns of the job and of the command line are added. A run of which something was hidden is run again from this file's command, or not at all. Output, reasons and tags are not looked at. The syntax is that of the regex crate, over bytes: no look-around, no back-references.",
+    ),
+    key(
         "jobs",
         "tables",
         "{}",
@@ -93,6 +99,12 @@ pub const JOB: &[Key] = &[
         "a duration or \"forever\"",
         r#""10m""#,
         "Wait at most this long for the lock.",
+    ),
+    key(
+        "max-waiters",
+        "a number from 1 to 1000",
+        "1",
+        "With wait: refuse a start at once if so many wait for the lock already. Default: no limit.",
     ),
     key(
         "conflict-exit-code",
@@ -165,6 +177,12 @@ pub const JOB: &[Key] = &[
         "a duration or \"forever\"",
         r#""90d""#,
         "How long its attempts are kept in the history after they ended. Of each outcome the newest stays, whatever its age. Default: the keep at the top of the file, else \"forever\".",
+    ),
+    key(
+        "redact",
+        "an array of regular expressions",
+        r"['--key=(.*)']",
+        "Regular expressions for what is to be hidden in the arguments of the job's command, added to those at the top of the file: see there.",
     ),
     key(
         "quiet",

@@ -23,6 +23,7 @@ use thiserror::Error;
 use crate::duration::Span;
 use crate::guess;
 use crate::name::{JobName, LockName};
+use crate::redact::Pattern;
 use crate::schedule::Schedule;
 use crate::store::StoreUrl;
 use crate::store::record::Outcome;
@@ -55,6 +56,8 @@ pub struct JobsFile {
     pub only_named_jobs: bool,
     /// `keep` of the jobs that have none of their own.
     pub keep: Option<At<Span>>,
+    /// `redact`, for all jobs.
+    pub redact: Vec<Pattern>,
     /// `jobs`.
     pub jobs: BTreeMap<JobName, Job>,
 }
@@ -72,6 +75,8 @@ pub struct Job {
     pub ttl: Option<At<Duration>>,
     /// `wait`, or `nonblock` as a wait of 0.
     pub wait: Option<At<Span>>,
+    /// `max-waiters`.
+    pub max_waiters: Option<At<u32>>,
     /// `conflict-exit-code`.
     pub conflict_exit_code: Option<At<u8>>,
     /// `unless-succeeded-within`: for schedule and startup only.
@@ -94,6 +99,8 @@ pub struct Job {
     pub capture: Option<At<Option<usize>>>,
     /// `keep`.
     pub keep: Option<At<Span>>,
+    /// `redact`.
+    pub redact: Vec<Pattern>,
     /// `quiet` (-1) or `verbose` (1).
     pub verbosity: Option<At<i8>>,
     /// `schedule` with `timezone`.

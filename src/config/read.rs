@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::values::{
-    Fault, capture, command, exit_code, flag, keep, number_or_text, outcomes, span, tags, text_of,
-    texts, uuid, webhook,
+    Fault, capture, command, exit_code, flag, keep, number_or_text, outcomes, patterns, span, tags,
+    text_of, texts, uuid, waiters, webhook,
 };
 use super::{At, ConfigError, Job, JobsFile, Notify, Source};
 use crate::cli;
@@ -45,6 +45,7 @@ pub(super) fn jobs_file(path: &Path, text: &str) -> Result<JobsFile, ConfigError
         })?,
         store_id: top.get("store-id", uuid)?,
         keep: top.get("keep", keep)?,
+        redact: top.all("redact", patterns)?,
         only_named_jobs: top.get("only-named-jobs", flag)?.is_some_and(|at| at.value),
         jobs: BTreeMap::new(),
     };
@@ -123,6 +124,15 @@ impl<'a, 't> Table<'a, 't> {
             })),
             Err(fault) => Err(self.fault(key, value, fault)),
         }
+    }
+
+    /// A list that may be missing.
+    fn all<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&DeValue<'t>) -> Result<Vec<T>, Fault>,
+    ) -> Result<Vec<T>, ConfigError> {
+        Ok(self.get(key, read)?.map(|at| at.value).unwrap_or_default())
     }
 
     fn fault(&self, key: &str, value: &Value<'_>, fault: Fault) -> ConfigError {
@@ -205,6 +215,7 @@ impl<'a, 't> Table<'a, 't> {
             lock: self.get("lock", |v| Ok(text_of(v)?.parse()?))?,
             ttl: self.get("ttl", |v| Ok(duration::ttl(&number_or_text(v)?)?))?,
             wait: self.get("wait", span)?.or(nonblock),
+            max_waiters: self.get("max-waiters", waiters)?,
             conflict_exit_code: self.get("conflict-exit-code", exit_code)?,
             unless_succeeded_within: self.get("unless-succeeded-within", |v| {
                 Ok(duration::window(&number_or_text(v)?)?)
@@ -223,14 +234,12 @@ impl<'a, 't> Table<'a, 't> {
                 .unwrap_or_default(),
             capture: self.get("capture", capture)?.or(no_capture),
             keep: self.get("keep", keep)?,
+            redact: self.all("redact", patterns)?,
             verbosity: quiet.or(verbose),
             schedule: self.schedule()?,
-            after: self
-                .get("after", |v| {
-                    texts(v)?.iter().map(|t| Ok(t.parse()?)).collect()
-                })?
-                .map(|at| at.value)
-                .unwrap_or_default(),
+            after: self.all("after", |v| {
+                texts(v)?.iter().map(|t| Ok(t.parse()?)).collect()
+            })?,
             notify: self.notify()?,
         })
     }

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use crate::cli;
 use crate::duration::{self, Span};
 use crate::guess;
+use crate::redact::{self, Pattern};
 use crate::store::record::Outcome;
 
 /// The most output that can be kept: it goes through memory and into one row.
@@ -65,6 +66,23 @@ pub fn exit_code(value: &DeValue<'_>) -> Result<u8, Fault> {
         .as_str()
         .parse()
         .map_err(|_| Fault::Text(format!("{number} is no exit code: write 0 to 255")))
+}
+
+pub fn patterns(value: &DeValue<'_>) -> Result<Vec<Pattern>, Fault> {
+    texts(value)?
+        .iter()
+        .map(|text| Ok(redact::pattern(text)?))
+        .collect()
+}
+
+pub fn waiters(value: &DeValue<'_>) -> Result<u32, Fault> {
+    let number = value.as_integer().ok_or(Fault::Kind)?;
+    let parsed = number.as_str().parse().ok();
+    parsed.filter(|n| (1..=1000).contains(n)).ok_or_else(|| {
+        Fault::Text(format!(
+            "{number} waiters can't be: write 1 to 1000, or leave wait out"
+        ))
+    })
 }
 
 pub fn texts(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {

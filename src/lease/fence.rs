@@ -187,3 +187,160 @@ impl Fence {
         self.time_limit.map(|limit| self.began + limit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const AT: Boot = Boot(1_000_000_000_000);
+    const NOTHING: Acts = Acts {
+        terminate: false,
+        kill: false,
+    };
+    const TERMINATE: Acts = Acts {
+        terminate: true,
+        kill: false,
+    };
+    const BOTH: Acts = Acts {
+        terminate: true,
+        kill: true,
+    };
+    const KILL: Acts = Acts {
+        terminate: false,
+        kill: true,
+    };
+
+    fn at(secs: u64) -> Boot {
+        AT + Duration::from_secs(secs)
+    }
+
+    fn deadline(sent: u64) -> Option<Deadline> {
+        Some(Deadline::of(Timing::of(Timing::DEFAULT), at(sent)))
+    }
+
+    /// A job that began at once, with a lease of 45 s and a polite grace of 100 s.
+    fn fence() -> Fence {
+        let mut fence = Fence::new(Duration::from_secs(100), None, AT);
+        assert!(fence.may_start(deadline(0), AT));
+        fence
+    }
+
+    #[rstest]
+    #[case(19, true)]
+    #[case(20, false)]
+    #[case(60, false)]
+    fn whoever_was_frozen_does_not_begin(#[case] now: u64, #[case] may: bool) {
+        let mut fence = Fence::new(Duration::ZERO, None, AT);
+        assert_eq!(fence.may_start(deadline(0), at(now)), may);
+        assert_eq!(fence.cause() == Some(Cause::Lost), !may);
+        assert_eq!(fence.began(), at(now));
+    }
+
+    #[test]
+    fn a_lease_that_is_not_renewed_ends_the_job() {
+        let mut fence = fence();
+        assert_eq!(fence.next_moment(false), Some(at(20)));
+        assert_eq!(
+            fence.suicide_at(),
+            Some(at(32) + Duration::from_millis(500))
+        );
+        assert_eq!(fence.mind(false, at(19)), NOTHING);
+        assert!(!fence.is_ending());
+        assert_eq!(fence.mind(false, at(20)), TERMINATE);
+        assert!(fence.is_ending());
+        assert_eq!(fence.next_moment(false), Some(at(30)));
+        assert_eq!(fence.mind(false, at(29)), NOTHING);
+        assert_eq!(fence.mind(false, at(30)), KILL);
+        assert_eq!(
+            fence.next_moment(false),
+            Some(at(30) + AGAIN),
+            "for what was forked meanwhile"
+        );
+        assert_eq!(fence.mind(true, at(31)), KILL);
+    }
+
+    #[test]
+    fn renewals_move_the_deadline_and_a_kernel_lock_has_none() {
+        let mut fence = fence();
+        fence.renewed(deadline(15));
+        assert_eq!(fence.mind(false, at(34)), NOTHING);
+        assert_eq!(fence.mind(false, at(35)), TERMINATE);
+        let mut fence = self::fence();
+        fence.renewed(None);
+        assert_eq!(fence.mind(false, at(1_000)), NOTHING);
+        assert_eq!((fence.next_moment(false), fence.suicide_at()), (None, None));
+    }
+
+    #[test]
+    fn a_loss_that_is_heard_of_late_leaves_no_grace() {
+        for (now, acts) in [(5, BOTH), (25, TERMINATE), (30, BOTH), (40, BOTH)] {
+            let mut fence = fence();
+            let first = fence.end(Cause::Lost, at(now));
+            let then = fence.mind(false, at(now));
+            assert_eq!(
+                (first.terminate || then.terminate, first.kill || then.kill),
+                (acts.terminate, acts.kill),
+                "{now}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_cause_stands_unless_the_lock_is_lost() {
+        let mut fence = fence();
+        assert_eq!(fence.end(Cause::Stop, at(1)), TERMINATE);
+        assert_eq!(fence.end(Cause::FrontGone, at(2)), NOTHING);
+        assert_eq!(fence.cause(), Some(Cause::Stop));
+        assert_eq!(
+            fence.next_moment(false),
+            Some(at(20)),
+            "the fence is sooner than the polite grace"
+        );
+        assert_eq!(fence.mind(false, at(20)), NOTHING, "it was told once");
+        assert_eq!(fence.cause(), Some(Cause::Lost));
+        assert_eq!(
+            fence.next_moment(false),
+            Some(at(30)),
+            "and its grace is the fence's"
+        );
+        assert_eq!(fence.mind(false, at(30)), KILL);
+    }
+
+    #[test]
+    fn a_revocation_outweighs_a_stop_and_has_the_polite_grace() {
+        let mut fence = Fence::new(Duration::from_secs(3), None, AT);
+        assert!(fence.may_start(None, AT));
+        fence.end(Cause::Stop, at(1));
+        assert_eq!(fence.end(Cause::Revoked, at(2)), NOTHING);
+        assert_eq!(fence.cause(), Some(Cause::Revoked));
+        assert_eq!(
+            fence.next_moment(false),
+            Some(at(4)),
+            "a kill that was due stays due"
+        );
+    }
+
+    #[test]
+    fn a_time_limit_is_for_the_first_process() {
+        let mut fence = Fence::new(Duration::from_secs(3), Some(Duration::from_secs(60)), AT);
+        assert!(fence.may_start(None, at(10)));
+        assert_eq!(fence.next_moment(false), Some(at(70)));
+        assert_eq!(fence.next_moment(true), None);
+        assert_eq!(fence.mind(true, at(80)), NOTHING);
+        assert_eq!(fence.mind(false, at(69)), NOTHING);
+        assert_eq!(fence.mind(false, at(70)), TERMINATE);
+        assert_eq!(fence.cause(), Some(Cause::TimeLimit));
+        assert_eq!(fence.mind(false, at(73)), KILL);
+    }
+
+    #[test]
+    fn leftovers_have_the_polite_grace_and_a_run_that_never_began_has_a_cause() {
+        let mut fence = Fence::new(Duration::from_secs(3), None, AT);
+        fence.end_leftovers(at(5));
+        assert_eq!(fence.mind(true, at(7)), NOTHING);
+        assert_eq!(fence.mind(true, at(8)), KILL);
+        fence.not_started(Cause::FrontGone);
+        assert_eq!(fence.cause(), Some(Cause::FrontGone));
+    }
+}

@@ -18,9 +18,11 @@ pub enum Step<H> {
     Remember(Sighting),
     /// End what this run left on this machine: [`FileTaker::cleared`].
     Clear(H),
-    /// Write the grant into the file, durably, then into the history. The attempt has the lock then.
+    /// Write the grant into the file, durably: [`FileTaker::written`].
     Write(Token),
-    /// The attempt does not get the lock.
+    /// Look whether the kernel lock is still ours, and its file at its path: [`FileTaker::lock_read`].
+    ReadLock,
+    /// That was it. What is granted is still to be written into the history.
     Over(Over),
 }
 
@@ -40,11 +42,19 @@ pub fn later<H>(row: Option<&Row<H>>, file: Option<Token>) -> Option<&Row<H>> {
     row.filter(|row| file.is_none_or(|file| file < row.token))
 }
 
+/// Whether the history may take the grant `token` when `row` stands there. If not, the lock file was replaced, and
+/// somebody has been granted the lock on the other one.
+pub fn may_begin<H>(row: Option<&Row<H>>, token: Token) -> bool {
+    row.is_none_or(|row| row.token < token)
+}
+
 /// One attempt, the kernel lock in its hands.
 #[derive(Debug, Clone)]
 pub struct FileTaker<H> {
     before: Boot,
     token: Token,
+    /// The moment before the grant was sent.
+    sent: Boot,
     old: Option<H>,
     until: Boot,
 }
@@ -67,6 +77,7 @@ impl<H: Clone> FileTaker<H> {
         let taker = FileTaker {
             before,
             token,
+            sent: before,
             old: row.map(|row| row.holder.clone()),
             until: before,
         };
@@ -95,11 +106,29 @@ impl<H: Clone> FileTaker<H> {
     }
 
     /// After [`Step::Clear`]. `alive`: one of the old run's own three processes is.
-    pub fn cleared(&self, alive: bool) -> Step<H> {
+    pub fn cleared(&mut self, alive: bool, now: Boot) -> Step<H> {
         if alive {
-            Step::Over(Over::Alive)
-        } else {
-            Step::Write(self.token)
+            return Step::Over(Over::Alive);
         }
+        self.sent = now;
+        Step::Write(self.token)
+    }
+
+    /// After [`Step::Write`].
+    pub fn written(&self) -> Step<H> {
+        Step::ReadLock
+    }
+
+    /// After [`Step::ReadLock`]. Whoever was frozen since it took the lock may have it no more; and the deadline counts from
+    /// before this look, so it is over before the server could give the lock away after it.
+    pub fn lock_read(&self, still_ours: bool) -> Step<H> {
+        Step::Over(if still_ours {
+            Over::Granted {
+                token: self.token,
+                sent: self.sent,
+            }
+        } else {
+            Over::Again
+        })
     }
 }

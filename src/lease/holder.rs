@@ -112,13 +112,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Just granted.
-    pub fn new(token: Token, timing: Timing, by: By, sent: Boot) -> Self {
+    /// Just granted; `seq`: the number of the slot that was written with the grant.
+    pub fn new(token: Token, timing: Timing, by: By, seq: u64, sent: Boot) -> Self {
         Lease {
             token,
             timing,
             by,
-            seq: 0,
+            seq,
             sent,
             sending: sent,
         }
@@ -167,9 +167,12 @@ impl Lease {
         !matches!(self.by, By::Kernel | By::File)
     }
 
-    fn write_slot(&self) -> Step {
+    /// A number is used once: a write that gave an error may have come through, or may yet, and whoever saw it must see that there was
+    /// another one after it.
+    fn write_slot(&mut self) -> Step {
+        self.seq += 1;
         Step::WriteSlot {
-            seq: self.seq + 1,
+            seq: self.seq,
             // where nobody's life hangs on it, a sync would cost every job one each h
             durable: self.by == By::Slot,
         }
@@ -185,8 +188,7 @@ impl Lease {
     }
 
     /// After [`Step::WriteSlot`].
-    pub fn slot_written(&mut self) -> Step {
-        self.seq += 1;
+    pub fn slot_written(&self) -> Step {
         Step::ReadFile
     }
 
@@ -238,5 +240,168 @@ impl Lease {
             self.sent = self.sending;
         }
         Step::Over(beat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::time::Duration;
+
+    const AT: Boot = Boot(1_000_000_000_000);
+
+    fn at(secs: u64) -> Boot {
+        AT + Duration::from_secs(secs)
+    }
+
+    fn lease(by: By) -> Lease {
+        Lease::new(Token(7), Timing::of(Timing::DEFAULT), by, 0, AT)
+    }
+
+    fn read(at_path: bool) -> FileRead {
+        FileRead {
+            still_locked: true,
+            wishes: Wishes::default(),
+            at_path,
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_writes_and_then_reads_and_counts_from_before_both() {
+        let mut lease = lease(By::Slot);
+        let step = Step::WriteSlot {
+            seq: 1,
+            durable: true,
+        };
+        assert_eq!(lease.beat(at(5)), step);
+        assert_eq!(lease.slot_written(), Step::ReadFile);
+        assert_eq!(lease.sent(), Some(AT), "not yet");
+        assert_eq!(lease.file_read(read(true)), Step::Over(Beat::Renewed));
+        assert_eq!(lease.sent(), Some(at(5)));
+    }
+
+    #[test]
+    fn a_number_is_used_once() {
+        let mut lease = lease(By::Slot);
+        let number = |step| match step {
+            Step::WriteSlot { seq, .. } => seq,
+            other => panic!("{other:?}"),
+        };
+        // the first write gives an error, and nobody knows whether it came through
+        assert_eq!(number(lease.beat(at(5))), 1);
+        assert_eq!(number(lease.beat(at(8))), 2);
+        assert_eq!(lease.seq(), 2);
+    }
+
+    #[rstest]
+    #[case(By::Kernel, true)]
+    #[case(By::File, true)]
+    #[case(By::Slot, false)]
+    #[case(By::Row, false)]
+    #[case(By::Server, false)]
+    fn a_lease_lapses_where_there_is_one(#[case] by: By, #[case] goes_on: bool) {
+        let mut lease = lease(by);
+        assert_eq!(lease.sent().is_none(), goes_on);
+        let lapsed = Step::Over(Beat::Lost(Loss::Lapsed));
+        assert_eq!(lease.beat(at(20)) != lapsed, goes_on);
+    }
+
+    #[test]
+    fn without_its_lock_file_it_goes_on_in_the_row_if_that_is_in_time() {
+        for (by, begun, next) in [
+            (By::Slot, 5, Step::RenewRow),
+            (By::Kernel, 5, Step::RenewRow),
+            (By::Kernel, 20, Step::Over(Beat::Lost(Loss::Lapsed))),
+            (By::File, 5, Step::Over(Beat::Lost(Loss::Replaced))),
+            (By::Server, 5, Step::Over(Beat::Lost(Loss::Replaced))),
+        ] {
+            let mut lease = lease(by);
+            lease.beat(at(begun));
+            assert_eq!(lease.file_read(read(false)), next, "{by:?}");
+        }
+        let mut lease = lease(By::Kernel);
+        lease.beat(at(5));
+        lease.file_read(read(false));
+        assert_eq!(lease.by(), By::Row);
+        assert_eq!(lease.row_renewed(true), Step::ReadWishes);
+        assert_eq!(
+            lease.wishes_read(Wishes::default()),
+            Step::Over(Beat::Renewed)
+        );
+        assert_eq!(lease.sent(), Some(at(5)), "a lease from now on");
+        assert_eq!(lease.beat(at(10)), Step::RenewRow);
+        assert_eq!(
+            lease.row_renewed(false),
+            Step::Over(Beat::Lost(Loss::TakenOver))
+        );
+    }
+
+    #[test]
+    fn what_others_want_is_heard_and_only_a_stop_renews() {
+        let token = Some(Token(7));
+        for (wishes, beat, renews) in [
+            (
+                Wishes {
+                    stop: token,
+                    ..Wishes::default()
+                },
+                Beat::Stop,
+                true,
+            ),
+            (
+                Wishes {
+                    revoked: token,
+                    ..Wishes::default()
+                },
+                Beat::Revoked,
+                false,
+            ),
+            (
+                Wishes {
+                    claimed: token,
+                    ..Wishes::default()
+                },
+                Beat::Lost(Loss::Claimed),
+                false,
+            ),
+        ] {
+            let mut lease = lease(By::Slot);
+            lease.beat(at(5));
+            assert_eq!(
+                lease.file_read(FileRead {
+                    wishes,
+                    ..read(true)
+                }),
+                Step::Over(beat)
+            );
+            assert_eq!(lease.sent() == Some(at(5)), renews, "{beat:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_took_the_lock_away_is_believed_before_and_after_the_write() {
+        let mut lease = lease(By::Server);
+        assert_eq!(lease.beat(at(5)), Step::ReadLock);
+        assert_eq!(
+            lease.lock_read(false),
+            Step::Over(Beat::Lost(Loss::ByServer))
+        );
+        assert!(matches!(
+            lease.lock_read(true),
+            Step::WriteSlot { durable: false, .. }
+        ));
+        let gone = FileRead {
+            still_locked: false,
+            ..read(true)
+        };
+        assert_eq!(
+            lease.file_read(gone),
+            Step::Over(Beat::Lost(Loss::ByServer))
+        );
+        assert_eq!(
+            (lease.token(), lease.timing()),
+            (Token(7), Timing::of(Timing::DEFAULT))
+        );
     }
 }

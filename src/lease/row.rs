@@ -44,21 +44,34 @@ impl<H> Row<H> {
     }
 }
 
-/// The token after the newest that is known. `floor` comes from elsewhere: a database that was deleted, or put back
-/// from a backup, knows fewer grants than the lock file.
-pub fn next_token(row: Option<Token>, floor: Option<Token>) -> Token {
-    row.max(floor).map_or(Token(1), Token::next)
+/// The token after the newest that is known, here or elsewhere.
+pub fn next_token(here: Option<Token>, elsewhere: Option<Token>) -> Token {
+    here.max(elsewhere).map_or(Token(1), Token::next)
 }
 
-/// The token of a grant that may be written over `row` as it stands now; `None`: it is another's. `over`: the unreleased grant that may be overwritten,
-/// as it was when that was decided.
-pub fn may_grant<H>(
-    row: Option<&Row<H>>,
-    floor: Option<Token>,
+/// The newest grant that is known. A database that was deleted, or put back from a backup, knows fewer than the lock
+/// file; that does not tell of releases, so its grant counts as one that was not released.
+pub fn newest<'a, H>(row: Option<&'a Row<H>>, file: Option<&'a Row<H>>) -> Option<&'a Row<H>> {
+    match (row, file) {
+        (Some(row), Some(file)) if row.token < file.token => Some(file),
+        (None, file) => file,
+        (row, _) => row,
+    }
+}
+
+/// The token of a grant that may be written when `row` stands in the database and `file` in the lock file; else the grant that
+/// is in the way. `over`: the unreleased grant that may be overwritten, as it was when that was decided.
+pub fn may_grant<'a, H>(
+    row: Option<&'a Row<H>>,
+    file: Option<&'a Row<H>>,
     over: Option<&Row<H>>,
-) -> Option<Token> {
-    let free = row.is_none_or(|row| row.released || over.is_some_and(|seen| seen.unchanged(row)));
-    free.then(|| next_token(row.map(|row| row.token), floor))
+) -> Result<Token, &'a Row<H>> {
+    match newest(row, file) {
+        Some(other) if !other.released && !over.is_some_and(|seen| seen.unchanged(other)) => {
+            Err(other)
+        }
+        other => Ok(next_token(other.map(|other| other.token), None)),
+    }
 }
 
 #[cfg(test)]
@@ -79,24 +92,37 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_first(None, None, None, Some(1))]
-    #[case::a_new_database(None, Some(7), None, Some(8))]
-    #[case::released(Some(row(3, true, 0)), Some(3), None, Some(4))]
-    #[case::an_old_backup(Some(row(3, true, 0)), Some(9), None, Some(10))]
-    #[case::an_old_lock_file(Some(row(9, true, 0)), Some(3), None, Some(10))]
-    #[case::held(Some(row(3, false, 0)), Some(3), None, None)]
-    #[case::as_it_was_seen(Some(row(3, false, 5)), Some(3), Some(row(3, false, 5)), Some(4))]
-    #[case::it_renewed(Some(row(3, false, 6)), Some(3), Some(row(3, false, 5)), None)]
-    #[case::anothers_by_now(Some(row(4, false, 0)), Some(3), Some(row(3, false, 0)), None)]
-    #[case::released_meanwhile(Some(row(4, true, 0)), Some(3), Some(row(3, false, 0)), Some(5))]
+    #[case::the_first(None, None, None, Ok(1))]
+    #[case::released(Some(row(3, true, 0)), Some(row(3, false, 0)), None, Ok(4))]
+    #[case::an_old_lock_file(Some(row(9, true, 0)), Some(row(3, false, 0)), None, Ok(10))]
+    #[case::held(Some(row(3, false, 0)), Some(row(3, false, 0)), None, Err(3))]
+    #[case::as_it_was_seen(
+        Some(row(3, false, 5)),
+        Some(row(3, false, 0)),
+        Some(row(3, false, 5)),
+        Ok(4)
+    )]
+    #[case::it_renewed(Some(row(3, false, 6)), None, Some(row(3, false, 5)), Err(3))]
+    #[case::anothers_by_now(Some(row(4, false, 0)), None, Some(row(3, false, 0)), Err(4))]
+    #[case::released_meanwhile(Some(row(4, true, 0)), None, Some(row(3, false, 0)), Ok(5))]
+    #[case::a_new_database(None, Some(row(7, false, 0)), None, Err(7))]
+    #[case::and_its_holder_is_gone(None, Some(row(7, false, 0)), Some(row(7, false, 0)), Ok(8))]
+    #[case::an_old_backup(Some(row(3, true, 0)), Some(row(9, false, 0)), None, Err(9))]
+    #[case::an_old_backup_with_a_holder(
+        Some(row(3, false, 0)),
+        Some(row(9, false, 0)),
+        Some(row(3, false, 0)),
+        Err(9)
+    )]
+    #[case::a_released_lock_file(Some(row(3, true, 0)), Some(row(9, true, 0)), None, Ok(10))]
     fn a_grant_is_written(
         #[case] now: Option<Row<()>>,
-        #[case] floor: Option<u64>,
+        #[case] file: Option<Row<()>>,
         #[case] over: Option<Row<()>>,
-        #[case] token: Option<u64>,
+        #[case] expected: Result<u64, u64>,
     ) {
-        let given = may_grant(now.as_ref(), floor.map(Token), over.as_ref());
-        assert_eq!(given, token.map(Token));
+        let given = may_grant(now.as_ref(), file.as_ref(), over.as_ref());
+        assert_eq!(given.map(|t| t.0).map_err(|other| other.token.0), expected);
     }
 
     #[test]
@@ -105,6 +131,6 @@ mod tests {
             owner: "00ff00ff00ff00fe".parse().expect("a run id"),
             ..row(3, false, 0)
         };
-        assert_eq!(may_grant(Some(&row(3, false, 0)), None, Some(&other)), None);
+        assert!(may_grant(Some(&row(3, false, 0)), None, Some(&other)).is_err());
     }
 }

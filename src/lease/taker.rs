@@ -5,7 +5,7 @@
 //! remembers what it saw, or it clears this machine of what is left of the old run and takes the lock; over a lease that
 //! lapsed by laying a claim first and then looking again, see `store::sqlite::grant`.
 
-use super::row::Row;
+use super::row::{self, Row};
 use super::takeover::{Decision, Mark, Sighting, Unreleased, decide};
 use crate::clock::Boot;
 use crate::name::Token;
@@ -17,8 +17,8 @@ pub enum Step<H> {
     Grant {
         /// The unreleased grant that may be overwritten.
         over: Option<Row<H>>,
-        /// The newest token that the lock file knows.
-        floor: Option<Token>,
+        /// The grant that the lock file tells of.
+        file: Option<Row<H>>,
     },
     /// Nobody knows whether the grant was written: free the lock if it is ours. The attempt has failed either way.
     GiveBack,
@@ -59,7 +59,7 @@ pub enum Over {
 pub enum Written<H> {
     /// The grant is written.
     Granted(Token),
-    /// The row is unreleased, and not the one that was expected.
+    /// This one is unreleased, and not the one that was expected.
     Held(Row<H>),
     /// The store gave an error, and the grant may be written all the same.
     Unknown,
@@ -81,7 +81,7 @@ pub struct Looked<H> {
 pub struct Taker<H> {
     /// The clock before the looks at file and row, and before the first grant is sent.
     before: Boot,
-    floor: Option<Token>,
+    file: Option<Row<H>>,
     /// The moment before the last grant was sent.
     sent: Boot,
     /// The unreleased grant, and what was seen of it.
@@ -90,16 +90,17 @@ pub struct Taker<H> {
 }
 
 impl<H: Clone + PartialEq> Taker<H> {
-    /// Begins. `before`: the clock before anything was read; `floor`: the newest token in the lock file.
-    pub fn begin(before: Boot, floor: Option<Token>) -> (Self, Step<H>) {
+    /// Begins. `before`: the clock before anything was read; `file`: the grant that
+    /// the lock file tells of.
+    pub fn begin(before: Boot, file: Option<Row<H>>) -> (Self, Step<H>) {
         let taker = Taker {
             before,
-            floor,
+            file: file.clone(),
             sent: before,
             old: None,
             decision: None,
         };
-        (taker, Step::Grant { over: None, floor })
+        (taker, Step::Grant { over: None, file })
     }
 
     /// After [`Step::Grant`].
@@ -123,7 +124,7 @@ impl<H: Clone + PartialEq> Taker<H> {
         let Some((old, mark)) = self
             .old
             .as_mut()
-            .filter(|(old, _)| looked.row.as_ref() == Some(old))
+            .filter(|(old, _)| row::newest(looked.row.as_ref(), self.file.as_ref()) == Some(old))
         else {
             return Step::Over(Over::Again);
         };
@@ -180,7 +181,7 @@ impl<H: Clone + PartialEq> Taker<H> {
         self.sent = now;
         Step::Grant {
             over: self.old.as_ref().map(|(old, _)| old.clone()),
-            floor: self.floor,
+            file: self.file.clone(),
         }
     }
 }

@@ -69,6 +69,7 @@ pub struct RunJson<'a> {
     pub oom_kills_before: Option<u64>,
     pub pid: i32,
     pub command: Vec<String>,
+    pub redacted: bool,
     pub cwd: String,
     pub started: String,
     pub ended: Option<String>,
@@ -111,6 +112,7 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
                 .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
+            redacted: run.redacted,
             cwd: run.cwd.to_string_lossy().into_owned(),
             started: moment(run.started),
             ended: end.map(|e| moment(e.at)),

@@ -195,6 +195,7 @@ pub(crate) mod tests {
             oom_counters: Vec::new(),
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
+            redacted: false,
             cwd: "/srv".into(),
             started: ago(seconds),
             outcome,

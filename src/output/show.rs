@@ -71,6 +71,9 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
         );
     }
     row("command", command_line(&run.command).into());
+    if run.redacted {
+        row("redacted", "parts of the command were hidden".into());
+    }
     row("folder", run.cwd.to_string_lossy().into_owned().into());
     let notes = [
         run.note.as_ref(),

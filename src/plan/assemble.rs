@@ -14,6 +14,7 @@ use crate::duration::Span;
 use crate::exit;
 use crate::guess;
 use crate::name::{JobName, LockName, RunId};
+use crate::redact::Pattern;
 use crate::store::record::{RunRecord, Trigger};
 
 /// The plan of `joblock run`.
@@ -86,6 +87,9 @@ pub fn rerun(
         Some((words, source)) => (words.into_iter().map(OsString::from).collect(), source),
         None if run.command.is_empty() => {
             return Err(PlanError::NothingToRepeat(run.run_id.clone()));
+        }
+        None if run.redacted => {
+            return Err(PlanError::Redacted(run.run_id.clone(), run.job.clone()));
         }
         None if run.who.uid != environment.uid => {
             return Err(PlanError::OthersCommand {
@@ -237,6 +241,12 @@ fn assemble(
         lock_is_declared: matches!(from.lock, Source::File { .. }),
         ttl: entry.pick(&mut from.ttl, start.ttl, "--ttl", |j| j.ttl.as_ref()),
         wait: wait(start, entry, &mut from.wait),
+        max_waiters: entry.pick(
+            &mut from.max_waiters,
+            start.max_waiters,
+            "--max-waiters",
+            |j| j.max_waiters.as_ref(),
+        ),
         conflict_exit_code: entry
             .pick(
                 &mut from.conflict_exit_code,
@@ -296,8 +306,12 @@ fn assemble(
             _ => entry.get(|j| j.verbosity.as_ref()).map_or(0, |(v, _)| v),
         },
         command: what.command,
+        redact: patterns(start, file, entry),
         repeats: what.repeats,
     };
+    if start.max_waiters.is_some() && plan.wait == Wait::No {
+        return Err(PlanError::NobodyWaits);
+    }
     let private_in_file = || {
         entry
             .get(|j| j.private_store.as_ref())
@@ -342,6 +356,17 @@ fn keep(
     };
     *source = from;
     span.limit()
+}
+
+/// All that anybody asked for: whoever gives a pattern means to hide more, not less.
+fn patterns(start: &StartArgs, file: Option<&JobsFile>, entry: &Entry<'_>) -> Vec<Pattern> {
+    let of_file = file.iter().flat_map(|file| &file.redact);
+    let of_job = entry.0.iter().flat_map(|(_, job)| &job.redact);
+    of_file
+        .chain(of_job)
+        .chain(&start.redact)
+        .cloned()
+        .collect()
 }
 
 /// The file's, and the command line's over them.

@@ -62,6 +62,11 @@ pub enum PlanError {
         /// Where the job stands there.
         place: Source,
     },
+    /// `--max-waiters` without a wait.
+    #[error(
+        "--max-waiters is for a start that waits, and this one does not: give -w DURATION, or leave it out"
+    )]
+    NobodyWaits,
     /// No command.
     #[error("no command for {job}: {why}; write joblock run {job} -- COMMAND")]
     NoCommand {
@@ -85,6 +90,11 @@ pub enum PlanError {
         /// Whose it was.
         user: String,
     },
+    /// `rerun` of what was redacted.
+    #[error(
+        "parts of the command of run {0} were hidden when it was recorded, so it can't be run again from there: write joblock run {1} -- COMMAND, or give the job a command in the jobs file"
+    )]
+    Redacted(RunId, JobName),
     /// `rerun` of an attempt that has no command.
     #[error("run {0} has no command that could be run again")]
     NothingToRepeat(RunId),

@@ -143,7 +143,10 @@ fn has_only(folder: &OwnedFd, is_wanted: &dyn Fn(&str) -> bool) -> io::Result<bo
 /// A part of the store called `name`: the database, its journals, its lock files, its spool.
 fn is_part(entry: &str, name: Option<&str>) -> bool {
     let Some(name) = name else {
-        return Path::new(entry).extension().is_some_and(|e| e == "lock")
+        return Path::new(entry)
+            .extension()
+            .is_some_and(|e| e == "lock" || e == "waiting")
+            || entry == "spool"
             || is_part(entry, Some("history.db"));
     };
     entry
@@ -211,6 +214,8 @@ mod tests {
         }
         assert!(
             is_part("sync.lock", None)
+                && is_part("sync.waiting", None)
+                && is_part("spool", None)
                 && is_part("history.db-journal", None)
                 && !is_part("notes.txt", None)
         );

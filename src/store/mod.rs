@@ -16,6 +16,7 @@ pub mod sqlite;
 mod trouble;
 mod vanished;
 
+pub use lockfile::queue::Queued;
 pub use place::{Place, ProcessId, Processes};
 
 use std::fmt;
@@ -369,6 +370,10 @@ pub trait Locks {
         request: &LockRequest<'_>,
         until: Option<Boot>,
     ) -> Result<Attempt, StoreError>;
+    /// Takes a place among those who wait for the lock; with a `limit`, only if fewer than that wait, else the error is how
+    /// many do. Whoever dies gives it up.
+    fn queue(&self, lock: &LockName, limit: Option<u32>)
+    -> Result<Result<Queued, u32>, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.
@@ -378,6 +383,8 @@ pub trait Locks {
     /// Revokes: the holder's next heartbeat fails and its guard kills. The lock is free once the holder has released
     /// it or its lease is over, never before.
     fn revoke(&self, lock: &LockName, request: &Request) -> Result<(), StoreError>;
+    /// The lock's file, as those who have it open know it.
+    fn lock_file(&self, lock: &LockName) -> PathBuf;
     /// Proves what can be proved here, for `doctor`.
     fn probe(&self) -> Vec<Finding>;
 }

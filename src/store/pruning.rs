@@ -236,8 +236,8 @@ mod tests {
     }
 
     fn chosen(rows: &[Row], vouched: Wall, newer: bool) -> (Vec<i64>, Pruned) {
-        let never = |_: &Class| Ok::<_, Infallible>(newer);
-        let Ok((chosen, pruned)) = choose(&request(), rows, vouched, never);
+        let asked = |_: &Class| Ok::<_, Infallible>(newer);
+        let Ok((chosen, pruned)) = choose(&request(), rows, vouched, asked);
         (chosen.iter().map(|row| row.id).collect(), pruned)
     }
 

@@ -159,8 +159,11 @@ pub struct RunRecord {
     pub oom_counters: Vec<OomCounter>,
     /// Pid of front.
     pub pid: i32,
-    /// The command as it was run, byte for byte.
+    /// The command as it was run, byte for byte, but for what `--redact` hides.
     pub command: Vec<OsString>,
+    /// Parts of the command were hidden before it was recorded: it can't be run again from here.
+    #[serde(default)]
+    pub redacted: bool,
     /// The working folder.
     pub cwd: PathBuf,
     /// When the attempt began.

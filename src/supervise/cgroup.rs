@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::clock::Boot;
 use crate::kernel_file;
@@ -86,6 +88,23 @@ fn container_id(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What `cgroup.events` says (the kernel's cgroup-v2.rst).
+pub fn populated(events: &str) -> bool {
+    events.contains("populated 1")
+}
+
+/// Whether `folder` itself, not what a link leads to, is a folder of a cgroup file system. In others a name like `cgroup.kill` may
+/// be anything, a FIFO at which whoever opens it waits for ever.
+pub fn is_cgroup(folder: &Path) -> bool {
+    /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, statfs(2).
+    const MAGIC: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(folder, flags, Mode::empty());
+    opened
+        .and_then(rustix::fs::fstatfs)
+        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|magic| MAGIC.contains(&magic)))
+}
+
 /// A job's own cgroup. The value names it; it exists between [`JobCgroup::make`] and [`JobCgroup::remove`].
 #[derive(Debug, Clone)]
 pub struct JobCgroup(PathBuf);
@@ -96,9 +115,15 @@ impl JobCgroup {
         Some(JobCgroup(seen.version_2()?.join(format!("joblock-{run}"))))
     }
 
-    /// The one that stands in a store as a holder's.
-    pub fn recorded(path: &str) -> JobCgroup {
-        JobCgroup(PathBuf::from(path))
+    /// The one that stands in a store as the holder's of `run`. A store may say what it likes: `None` unless it is a cgroup,
+    /// and one that was made for that run. Everybody may write down the cgroup of some daemon.
+    pub fn recorded(path: &str, run: &RunId) -> Option<JobCgroup> {
+        let path = Path::new(path);
+        let plain = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
+        let is_of_run = path.is_absolute()
+            && path.components().all(plain)
+            && path.file_name() == Some(format!("joblock-{run}").as_ref());
+        (is_of_run && is_cgroup(path)).then(|| JobCgroup(path.to_owned()))
     }
 
     /// Its folder, for the store.
@@ -129,10 +154,16 @@ impl JobCgroup {
         }
     }
 
-    /// Whether a process is in it, or below it.
+    /// Whether a process is in it, or below it. One that is there and can't be read counts as populated.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events"))
-            .is_ok_and(|events| events.contains("populated 1"))
+        match fs::read_to_string(self.0.join("cgroup.events")) {
+            Ok(events) => populated(&events),
+            // removed, never made, or hidden from this user
+            Err(error) => !matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR | libc::EACCES | libc::EPERM)
+            ),
+        }
     }
 
     /// Kills and waits until nobody is in it, at most until `deadline`; says whether nobody is.
@@ -159,6 +190,19 @@ impl JobCgroup {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case::a_daemons("/sys/fs/cgroup/system.slice/ssh.service")]
+    #[case::another_runs("/sys/fs/cgroup/joblock-00ff00ff00ff0001")]
+    #[case::above("/sys/fs/cgroup/joblock-00ff00ff00ff00ff/..")]
+    #[case::around("/sys/fs/cgroup/x/../joblock-00ff00ff00ff00ff")]
+    #[case::relative("joblock-00ff00ff00ff00ff")]
+    #[case::no_cgroup("/tmp/joblock-00ff00ff00ff00ff")]
+    fn a_store_can_t_name_any_cgroup(#[case] path: &str) {
+        let run = "00ff00ff00ff00ff".parse().expect("a run id");
+        assert!(JobCgroup::recorded(path, &run).is_none());
+        assert!(!is_cgroup(Path::new("/tmp")));
+    }
 
     #[test]
     fn a_container_id_is_found_in_a_cgroup_path() {

@@ -154,7 +154,10 @@ impl Guard<'_> {
                 }
                 Received::Message(ToGuard::Renewed(deadline), _) => {
                     self.fence.renewed(deadline);
-                    self.suicide.set(self.fence.suicide_at());
+                    // Nothing was started after a late look: the timer would only keep this process from telling.
+                    if self.job.is_some() {
+                        self.suicide.set(self.fence.suicide_at());
+                    }
                 }
                 Received::Message(ToGuard::End(cause), _) => self.end(cause),
                 Received::Gone => self.keeper_gone = true,
@@ -186,12 +189,12 @@ impl Guard<'_> {
         lock: Option<OwnedFd>,
     ) {
         self.lock = lock;
-        let may_start = self.fence.may_start(deadline, Boot::now());
-        self.suicide.set(self.fence.suicide_at());
-        if !may_start {
+        if !self.fence.may_start(deadline, Boot::now()) {
+            // the timer is not set: in the past, it would kill this process before it could tell that the lock is lost
             self.status = Some(Status::Unknown);
             return;
         }
+        self.suicide.set(self.fence.suicide_at());
         if self.front_is_gone_now() {
             self.status = Some(Status::Unknown);
             self.fence.not_started(Cause::FrontGone);
@@ -249,12 +252,28 @@ impl Guard<'_> {
 
     fn act(&self, acts: Acts) {
         if acts.terminate {
-            tree::terminate(self.plan.signal);
+            self.signal_tree(self.plan.signal);
         }
         if acts.kill {
-            tree::terminate(libc::SIGKILL);
+            self.signal_tree(libc::SIGKILL);
             self.sides.cgroup.iter().for_each(JobCgroup::kill);
         }
+    }
+
+    /// Says how many there were.
+    fn signal_tree(&self, signal: i32) -> u32 {
+        tree::terminate(signal).unwrap_or_else(|_| {
+            // No file to look at /proc with (too many are open): what the kernel reaches without one.
+            self.pass_on(signal);
+            if let (Some(job), None, true) = (self.job, self.status, self.sides.own_group) {
+                let _ = rustix::process::kill_process_group(job, Signal::CONT);
+                // SAFETY: kill(2) on the group of our own child, which is not waited for.
+                unsafe {
+                    libc::kill(-job.as_raw_nonzero().get(), signal);
+                }
+            }
+            0
+        })
     }
 
     fn next_moment(&self) -> Option<Boot> {
@@ -307,13 +326,13 @@ impl Guard<'_> {
         }
         match self.plan.leftovers {
             Leftovers::End if !self.fence.is_ending() => {
-                self.leaked = tree::terminate(self.plan.signal);
+                self.leaked = self.signal_tree(self.plan.signal);
                 self.fence.end_leftovers(Boot::now());
             }
             Leftovers::WaitFor if self.fence.cause().is_none() => {
                 let own = process::own().pid;
-                self.leaked =
-                    u32::try_from(process::descendants(own, &[]).len()).unwrap_or(u32::MAX);
+                let left = process::descendants(own, &[]).unwrap_or_default();
+                self.leaked = u32::try_from(left.len()).unwrap_or(u32::MAX);
             }
             _ => {}
         }

@@ -34,7 +34,14 @@ pub fn counters(seen: &cgroup::Seen) -> Vec<OomCounter> {
 ///
 /// Only counters of this boot may be asked about.
 pub fn verdict(before: &[OomCounter]) -> OutOfMemory {
-    let is_left = |c: &&OomCounter| fs::metadata(&c.folder).is_ok_and(|m| m.ino() == c.id);
+    // a store may name any folder
+    verdict_in(before, cgroup::is_cgroup)
+}
+
+fn verdict_in(before: &[OomCounter], is_cgroup: fn(&Path) -> bool) -> OutOfMemory {
+    let is_left = |c: &&OomCounter| {
+        is_cgroup(&c.folder) && fs::metadata(&c.folder).is_ok_and(|m| m.ino() == c.id)
+    };
     let nearest = before.iter().find(is_left);
     let now = nearest.and_then(|c| read(&c.folder, before.first() == Some(c)));
     compare(nearest.map(|c| c.kills), now)
@@ -65,6 +72,10 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    fn verdict_anywhere(before: &[OomCounter]) -> OutOfMemory {
+        verdict_in(before, |_| true)
+    }
+
     #[rstest]
     #[case(Some(1), Some(2), OutOfMemory::Yes)]
     #[case(Some(2), Some(2), OutOfMemory::No)]
@@ -93,9 +104,9 @@ mod tests {
             OomCounter { folder, id, kills }
         };
         let before = [counter("pod/container", 0), counter("pod", 3)];
-        assert_eq!(verdict(&before), OutOfMemory::No);
+        assert_eq!(verdict_anywhere(&before), OutOfMemory::No);
         counter("pod/container", 1);
-        assert_eq!(verdict(&before), OutOfMemory::Yes);
+        assert_eq!(verdict_anywhere(&before), OutOfMemory::Yes);
         let reused = [
             OomCounter {
                 id: before[0].id + 1,
@@ -103,10 +114,10 @@ mod tests {
             },
             before[1].clone(),
         ];
-        assert_eq!(verdict(&reused), OutOfMemory::No);
+        assert_eq!(verdict_anywhere(&reused), OutOfMemory::No);
         fs::remove_dir_all(&before[0].folder).expect("remove");
         counter("pod", 4);
-        assert_eq!(verdict(&before), OutOfMemory::Yes);
-        assert_eq!(verdict(&[]), OutOfMemory::Unknown);
+        assert_eq!(verdict_anywhere(&before), OutOfMemory::Yes);
+        assert_eq!(verdict_anywhere(&[]), OutOfMemory::Unknown);
     }
 }

@@ -13,6 +13,7 @@ use crate::store::{Holder, Place, Processes};
 
 /// The record of the attempt that `plan` describes, as `running` and begun now.
 pub fn describe(plan: &RunPlan, place: &Place, cgroups: Option<&Seen>) -> RunRecord {
+    let command = plan.shown_command();
     RunRecord {
         run_id: RunId::random(),
         job: plan.job.clone(),
@@ -28,7 +29,8 @@ pub fn describe(plan: &RunPlan, place: &Place, cgroups: Option<&Seen>) -> RunRec
         container: cgroups.and_then(Seen::container),
         oom_counters: cgroups.map(memory::counters).unwrap_or_default(),
         pid: process::own().pid,
-        command: plan.command.clone(),
+        redacted: command != plan.command,
+        command,
         cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("?")),
         started: Wall::now(),
         outcome: Outcome::Running,

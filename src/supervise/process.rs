@@ -2,7 +2,7 @@
 //! whoever acts on it holds a pidfd first or is the parent.
 
 use std::collections::HashMap;
-use std::fs;
+use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -32,9 +32,30 @@ impl Stat {
 
 /// Reads the stat line of `pid`; `None` if there is no such process, or it can't be seen from here.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&String::from_utf8_lossy(
-        &kernel_file::read(format!("/proc/{pid}/stat")).ok()?,
-    ))
+    try_stat(pid).ok().flatten()
+}
+
+/// As [`stat`], and tells what is not there from what could not be read.
+fn try_stat(pid: i32) -> io::Result<Option<Stat>> {
+    let line = seen(kernel_file::read(format!("/proc/{pid}/stat")))?;
+    Ok(line.and_then(|line| parse_stat(&String::from_utf8_lossy(&line))))
+}
+
+/// `None` for what is gone or hidden from this user; an error is one of looking (too many open files), and says nothing
+/// about what would have been seen.
+pub fn seen<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a stat line. The name is in parentheses and may itself hold any of `) (`: the last `)` ends it.
@@ -64,13 +85,13 @@ pub fn identify(pid: i32) -> ProcessId {
     stat(pid).map_or(ProcessId { pid, start: 0 }, |s| s.id)
 }
 
-/// Whether `id` is alive, not a zombie, and not another process with the same pid. One that /proc hides from this user
-/// (`hidepid`, proc(5)) counts as alive as long as somebody has its pid.
+/// Whether `id` is alive, not a zombie, and not another process with the same pid. One that can't be looked at, as /proc hides
+/// it from this user (`hidepid`, proc(5)) or as no file can be opened, counts as alive as long as somebody has its pid.
 pub fn is_alive(id: ProcessId) -> bool {
     match stat(id.pid) {
         Some(stat) => stat.id == id && stat.is_alive(),
         None => {
-            pid(id).is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::PERM))
+            pid(id).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
         }
     }
 }
@@ -81,21 +102,30 @@ pub fn pid(id: ProcessId) -> Option<Pid> {
 }
 
 /// Every process that can be seen.
-pub fn all() -> Vec<Stat> {
-    let Ok(folder) = fs::read_dir("/proc") else {
-        return Vec::new();
+///
+/// # Errors
+/// If /proc can't be looked at: then nothing is known of who is there.
+pub fn all() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    let Some(folder) = seen(fs::read_dir("/proc"))? else {
+        return Ok(found);
     };
-    folder
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(stat)
-        .collect()
+    for entry in folder {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            found.extend(try_stat(pid)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Everything below `root` that is alive, by parent links, without what lies below `but`.
-pub fn descendants(root: i32, but: &[i32]) -> Vec<Stat> {
+///
+/// # Errors
+/// As [`all`].
+pub fn descendants(root: i32, but: &[i32]) -> io::Result<Vec<Stat>> {
     let mut children: HashMap<i32, Vec<Stat>> = HashMap::new();
-    for process in all() {
+    for process in all()? {
         children.entry(process.parent).or_default().push(process);
     }
     let mut found = Vec::new();
@@ -109,7 +139,7 @@ pub fn descendants(root: i32, but: &[i32]) -> Vec<Stat> {
         }
     }
     found.retain(Stat::is_alive);
-    found
+    Ok(found)
 }
 
 /// Parent, grandparent and so on, up to the last that can be seen; each is looked for when it is asked for.
@@ -119,13 +149,18 @@ pub fn ancestors(of: i32) -> impl Iterator<Item = Stat> {
     std::iter::successors(stat(of), parent).skip(1).take(256)
 }
 
-/// The value of `name` in the environment that `pid` was started with. `None` also where it can't be read.
-pub fn environment_value(pid: i32, name: &str) -> Option<String> {
-    let environment = kernel_file::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|&b| b == 0).find_map(|entry| {
-        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(String::from_utf8_lossy(value).into_owned())
-    })
+/// The value of `name` in the environment that `pid` was started with. `None` also where it is hidden.
+///
+/// # Errors
+/// As [`all`].
+pub fn environment_value(pid: i32, name: &str) -> io::Result<Option<String>> {
+    let environment = seen(kernel_file::read(format!("/proc/{pid}/environ")))?;
+    Ok(environment.and_then(|environment| {
+        environment.split(|&b| b == 0).find_map(|entry| {
+            let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        })
+    }))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 //! What it does not find: a process that dropped both the inherited descriptor and its environment after all three of
 //! its run's own processes were gone. Nor does it see into a pid namespace that it is not above of.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -22,6 +22,9 @@ use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
 
 /// How long a process that was sent SIGKILL may take to be gone before it counts as stuck: K at the default TTL.
 const DEATH: Duration = Duration::from_secs(5);
+
+/// What /proc adds to the name of a file that was deleted.
+const DELETED: &str = " (deleted)";
 
 /// The environment variable that marks every process of a run.
 pub const MARK: &str = "JOBLOCK_RUN_ID";
@@ -54,14 +57,25 @@ fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Errno> {
 
 /// Sends `with` to everything below this process, then SIGCONT, so that a stopped one can follow.
 /// Says how many there were.
-pub fn terminate(with: i32) -> u32 {
-    let found = process::descendants(process::own().pid, &[]);
+///
+/// # Errors
+/// If /proc can't be looked at; nothing was sent then.
+pub fn terminate(with: i32) -> io::Result<u32> {
+    let own = process::own().pid;
+    let found = process::descendants(own, &[])?;
     for process in &found {
-        if signal(process.id, with).is_ok() && with != libc::SIGKILL {
+        let sent = signal(process.id, with);
+        if sent.is_ok() && with != libc::SIGKILL {
             let _ = signal(process.id, libc::SIGCONT);
+        } else if sent.is_err_and(|error| error != Errno::SRCH) && process.parent == own {
+            // No pidfd to be had; the pid of a child that is not waited for is still its own.
+            // SAFETY: kill(2) on our own child.
+            unsafe {
+                libc::kill(process.id.pid, with);
+            }
         }
     }
-    u32::try_from(found.len()).unwrap_or(u32::MAX)
+    Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
 }
 
 /// Whether front, keeper or guard of `holder` is alive; `None` if that can't be seen from where this process is.
@@ -99,14 +113,25 @@ impl Tree {
     }
 
     /// Ends a whole run on this machine, its own processes too: guard and keeper by SIGKILL, so that front ends the job and
-    /// has the end recorded; then front, if it does not, and what is left.
-    pub fn end_run(&self, holder: &Holder) -> Cleared {
+    /// has the end recorded; then front, if it does not, and what is left. `lock_file`: the lock's.
+    ///
+    /// Whoever may write the store may name any pids there. So guard and keeper are ended only if they run joblock's
+    /// program and have the lock file open, and front only if it is their parent.
+    pub fn end_run(&self, holder: &Holder, lock_file: &Path) -> Cleared {
         let three = holder.processes;
         if self.here.same_pids(&holder.place) {
+            let mut parents = Vec::new();
             for own in [three.guard, three.keeper] {
-                let _ = signal(own, libc::SIGKILL);
+                let Ok(pidfd) = open(own) else { continue };
+                if runs_joblock(own.pid) && has_open(own.pid, lock_file) {
+                    parents.extend(process::stat(own.pid).map(|stat| stat.parent));
+                    let _ = send(&pidfd, libc::SIGKILL);
+                }
             }
-            if let Ok(front) = open(three.front) {
+            if let Ok(front) = open(three.front)
+                && parents.contains(&three.front.pid)
+                && runs_joblock(three.front.pid)
+            {
                 let _ = send(&front, libc::SIGCONT);
                 if !wait_for_death(&front, Boot::now() + DEATH) {
                     let _ = send(&front, libc::SIGKILL);
@@ -119,24 +144,38 @@ impl Tree {
 
     /// What is left of `holder`'s job here, for people: pids, names and states. The run's own processes are not among them.
     pub fn left(&self, holder: &Holder) -> Vec<String> {
-        names(&Self::leftovers(holder, None))
+        Self::leftovers(holder, None)
+            .map_or_else(|error| vec![unknown(&error)], |left| names(&left))
     }
 
-    fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> Vec<Stat> {
+    fn leftovers(holder: &Holder, lock_file: Option<(u64, u64)>) -> io::Result<Vec<Stat>> {
         let own = process::own().pid;
-        let marked = |pid| {
-            process::environment_value(pid, MARK).is_some_and(|id| id == holder.run_id.as_str())
-        };
-        let holds = |pid| {
-            lock_file.is_some_and(|(device, inode)| {
-                holds_the_lock(pid, device, inode, holder.processes.keeper.pid)
-            })
-        };
-        process::all()
-            .into_iter()
-            .filter(|p| p.is_alive() && p.id.pid != own && (marked(p.id.pid) || holds(p.id.pid)))
-            .collect()
+        // A living process of the keeper's pid that is not the keeper took the lock itself, and left it to nobody.
+        let keeper = holder.processes.keeper;
+        let taker_lives = process::stat(keeper.pid).is_some_and(|s| s.is_alive() && s.id != keeper);
+        let lock_file = lock_file.filter(|_| !taker_lives);
+        let mut left = Vec::new();
+        for process in process::all()? {
+            let pid = process.id.pid;
+            if pid == own || !process.is_alive() {
+                continue;
+            }
+            let mark = process::environment_value(pid, MARK)?;
+            if mark.is_some_and(|id| id == holder.run_id.as_str())
+                || lock_file.map_or(Ok(false), |(device, inode)| {
+                    holds_the_lock(pid, device, inode, keeper.pid)
+                })?
+            {
+                left.push(process);
+            }
+        }
+        Ok(left)
     }
+}
+
+/// Nobody may begin while it is not known who is there.
+fn unknown(error: &io::Error) -> String {
+    format!("processes that can't be looked at: {error}")
 }
 
 fn names(processes: &[Stat]) -> Vec<String> {
@@ -149,9 +188,8 @@ fn names(processes: &[Stat]) -> Vec<String> {
 impl Clearing for Tree {
     fn clear(&self, holder: &Holder, lock_file: Option<BorrowedFd<'_>>) -> Cleared {
         match (self.alive(holder), lock_file) {
-            (Some(true), _) => Cleared::Alive,
-            // Somebody has its lock, and it can't be told from here whether that is the holder itself.
-            (None, Some(_)) => Cleared::Alive,
+            // Without an answer, but with its lock in somebody's hands, it may be the holder itself.
+            (Some(true), _) | (None, Some(_)) => Cleared::Alive,
             _ => self.end(holder, lock_file),
         }
     }
@@ -174,12 +212,16 @@ impl Tree {
             .map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
-        let cgroup = holder.cgroup.as_deref().map(JobCgroup::recorded);
+        let cgroup = holder.cgroup.as_deref();
+        let cgroup = cgroup.and_then(|path| JobCgroup::recorded(path, &holder.run_id));
         if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
             return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
         }
         loop {
-            let found = Self::leftovers(holder, file);
+            let found = match Self::leftovers(holder, file) {
+                Ok(found) => found,
+                Err(error) => return Cleared::Stuck(unknown(&error)),
+            };
             if found.is_empty() {
                 return Cleared::Gone { ended };
             }
@@ -194,15 +236,33 @@ impl Tree {
                 }
             }
             if !waited || Boot::now() >= deadline {
-                let left = names(&Self::leftovers(holder, file));
-                return if left.is_empty() {
-                    Cleared::Gone { ended }
-                } else {
-                    Cleared::Stuck(left.join(", "))
+                return match Self::leftovers(holder, file) {
+                    Ok(left) if left.is_empty() => Cleared::Gone { ended },
+                    Ok(left) => Cleared::Stuck(names(&left).join(", ")),
+                    Err(error) => Cleared::Stuck(unknown(&error)),
                 };
             }
         }
     }
+}
+
+/// Whether the program of `pid` is called what ours is; after an upgrade it is another file.
+fn runs_joblock(pid: i32) -> bool {
+    let name = |pid: &str| {
+        let link = fs::read_link(Path::new("/proc").join(pid).join("exe")).ok()?;
+        let name = link.file_name()?.to_str()?;
+        Some(name.strip_suffix(DELETED).unwrap_or(name).to_owned())
+    };
+    name("self").is_some_and(|own| name(&pid.to_string()) == Some(own))
+}
+
+/// Whether `pid` has the file of this path open, be it deleted by now.
+fn has_open(pid: i32, path: &Path) -> bool {
+    let deleted = format!("{}{DELETED}", path.display());
+    let folder = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd"));
+    folder.into_iter().flatten().flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|link| link == path || link == Path::new(&deleted))
+    })
 }
 
 /// A pidfd is readable once its process is gone (pidfd_open(2)).
@@ -224,16 +284,27 @@ fn wait_for_death(pidfd: &OwnedFd, deadline: Boot) -> bool {
 /// Whether `pid` has the very open file that `keeper` took the flock(2) through, not merely the same file, as somebody who
 /// waits for the lock does, or the one that the next run locked: fdinfo has a `lock:` line for such a descriptor only, and
 /// names the process that took the lock (proc_pid_fdinfo(5), proc_locks(5)).
-fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> bool {
+fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<bool> {
     let process = Path::new("/proc").join(pid.to_string());
-    let Ok(folder) = fs::read_dir(process.join("fd")) else {
-        return false;
+    let Some(folder) = process::seen(fs::read_dir(process.join("fd")))? else {
+        return Ok(false);
     };
-    folder.flatten().any(|entry| {
-        fs::metadata(entry.path()).is_ok_and(|m| m.dev() == device && m.ino() == inode)
-            && fs::read_to_string(process.join("fdinfo").join(entry.file_name()))
-                .is_ok_and(|info| info.lines().any(|line| locker(line) == Some(keeper)))
-    })
+    for entry in folder {
+        let Some(entry) = process::seen(entry)? else {
+            continue;
+        };
+        let file = process::seen(fs::metadata(entry.path()))?;
+        if !file.is_some_and(|m| m.dev() == device && m.ino() == inode) {
+            continue;
+        }
+        let info = process::seen(fs::read_to_string(
+            process.join("fdinfo").join(entry.file_name()),
+        ))?;
+        if info.is_some_and(|info| info.lines().any(|line| locker(line) == Some(keeper))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The pid that took the flock(2), from a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.

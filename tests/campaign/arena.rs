@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::host::Host;
+use super::host::{Far, Host};
 use super::plan::{Attempt, TTL};
+use super::trouble::{Calm, SmallDisk};
 use crate::common::{joblock, process};
 
 /// The variable that marks every process of an arena.
@@ -44,6 +45,17 @@ impl Kind {
     }
 }
 
+/// What stands between an attempt and its job.
+#[derive(Debug, Clone)]
+pub enum Starter {
+    /// joblock, this one.
+    Joblock(PathBuf),
+    /// flock(1), which keeps the lock's descriptor to itself.
+    FlockO,
+    /// Nothing.
+    NoLock,
+}
+
 /// See the module.
 pub struct Arena {
     /// What store it has.
@@ -52,19 +64,37 @@ pub struct Arena {
     pub locks: Vec<String>,
     /// Who starts jobs here.
     pub hosts: Vec<Host>,
+    /// Whether the store is left alone.
+    pub calm: Calm,
+    /// It has a small disk of its own, which is unmounted before the folder is removed.
+    _disk: Option<SmallDisk>,
     folder: TempDir,
     witness: String,
+    starter: Starter,
 }
 
 impl Arena {
     /// A new one with so many locks, whose jobs report to the witness at that address.
     pub fn new(kind: Kind, locks: usize, witness: &str) -> Arena {
+        Arena::made(kind, locks, witness, false)
+    }
+
+    /// One whose store has a small disk of its own.
+    pub fn on_a_small_disk(kind: Kind, locks: usize, witness: &str) -> Arena {
+        Arena::made(kind, locks, witness, true)
+    }
+
+    fn made(kind: Kind, locks: usize, witness: &str, small: bool) -> Arena {
         let folder = folder();
         let store = folder.path().join("store");
         fs::create_dir(&store).expect("a folder for the store");
+        let disk = small.then(|| SmallDisk::mount(&store).expect("a small disk"));
         let hosts = match kind {
-            Kind::Far => Vec::new(),
-            _ => vec![Host::here(url(kind, &store))],
+            Kind::Far => ["blue", "green"]
+                .into_iter()
+                .map(|name| Host::Far(Far::boot(name, &store, folder.path()).expect("a far host")))
+                .collect(),
+            _ => vec![Host::Here(url(kind, &store))],
         };
         let unique = folder
             .path()
@@ -77,9 +107,18 @@ impl Arena {
                 .map(|n| format!("{}{n}{unique}", kind.name()))
                 .collect(),
             hosts,
+            calm: Calm::default(),
+            _disk: disk,
             folder,
             witness: witness.to_owned(),
+            starter: Starter::Joblock(joblock().into()),
         }
+    }
+
+    /// The same, where jobs are started otherwise.
+    pub fn with(mut self, starter: Starter) -> Arena {
+        self.starter = starter;
+        self
     }
 
     /// The store's folder, past all mounts.
@@ -103,11 +142,29 @@ impl Arena {
         })
     }
 
-    /// `joblock run …` for an attempt.
+    /// What makes an attempt: `joblock run …`, where it is started by joblock.
     pub fn command(&self, attempt: &Attempt) -> Command {
         let lock = &self.locks[attempt.lock];
-        let mut command = Command::new(joblock());
+        let mut command = match &self.starter {
+            Starter::Joblock(joblock) => self.joblock(joblock, attempt),
+            Starter::FlockO => {
+                let mut flock = Command::new("flock");
+                flock.arg("-o").arg(self.store().join(lock)).arg(job());
+                flock
+            }
+            Starter::NoLock => Command::new(job()),
+        };
         self.mark(&mut command);
+        command
+            .args(["run", &self.witness, lock])
+            .args([attempt.id.to_string().as_str(), attempt.family])
+            .arg(attempt.takes.as_millis().to_string())
+            .arg(attempt.code.to_string());
+        command
+    }
+
+    fn joblock(&self, joblock: &Path, attempt: &Attempt) -> Command {
+        let mut command = Command::new(joblock);
         command.args([
             "run",
             "--store",
@@ -115,7 +172,7 @@ impl Arena {
             "-k",
             "0.2",
         ]);
-        if self.kind.has_leases() {
+        if self.kind != Kind::Lockfile {
             command.args(["--ttl", &format!("{}s", TTL.as_secs())]);
         }
         match attempt.wait {
@@ -128,12 +185,8 @@ impl Arena {
         command
             .arg("--tag")
             .arg(format!("attempt={}", attempt.id))
-            .args([lock, "--"])
-            .arg(job())
-            .args(["run", &self.witness, lock])
-            .args([attempt.id.to_string().as_str(), attempt.family])
-            .arg(attempt.takes.as_millis().to_string())
-            .arg(attempt.code.to_string());
+            .args([&self.locks[attempt.lock], "--"])
+            .arg(job());
         command
     }
 
@@ -157,9 +210,14 @@ impl Arena {
     }
 
     /// Keeps the arena's files for whoever looks into a failure; says where they are.
-    pub fn keep(&mut self) -> PathBuf {
-        self.folder.disable_cleanup(true);
-        self.folder.path().to_owned()
+    pub fn keep(&self) -> PathBuf {
+        let kept = std::env::temp_dir().join(self.folder.path().file_name().unwrap_or_default());
+        let _ = Command::new("cp")
+            .arg("-r")
+            .arg(self.store())
+            .arg(&kept)
+            .status();
+        kept
     }
 }
 

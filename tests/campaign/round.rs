@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{Arena, Kind};
+use super::fuse;
 use super::plan::{Attempt, PATIENCE, Random, Torment};
+use super::trouble;
 use super::verdict::Verdict;
 use super::witness::Witness;
 use super::worker::{self, Tried};
@@ -17,6 +19,9 @@ const LENGTH: &str = "JOBLOCK_CAMPAIGN";
 /// The seed of its first round.
 const SEED: &str = "JOBLOCK_SEED";
 
+/// The kinds of stores, if not all of them: `far,local`.
+const STORES: &str = "JOBLOCK_STORES";
+
 /// How a round is made up.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
@@ -25,35 +30,42 @@ pub struct Mix {
     /// Locks in it.
     pub locks: usize,
     /// Workers for each lock.
-    pub workers: u64,
+    pub workers: usize,
     /// One attempt in so many is tormented.
     pub torments: u64,
+    /// Its store is troubled as well.
+    pub troubled: bool,
     /// Its part of the round's acquisitions, in hundredths.
     pub part: u64,
 }
 
-const MIXES: [Mix; 3] = [
+const fn mix(
+    kind: Kind,
+    locks: usize,
+    workers: usize,
+    torments: u64,
+    troubled: bool,
+    part: u64,
+) -> Mix {
     Mix {
-        kind: Kind::Local,
-        locks: 2,
-        workers: 2,
-        torments: 12,
-        part: 40,
-    },
-    Mix {
-        kind: Kind::Shared,
-        locks: 3,
-        workers: 2,
-        torments: 20,
-        part: 25,
-    },
-    Mix {
-        kind: Kind::Lockfile,
-        locks: 2,
-        workers: 2,
-        torments: 12,
-        part: 35,
-    },
+        kind,
+        locks,
+        workers,
+        torments,
+        troubled,
+        part,
+    }
+}
+
+const MIXES: [Mix; 8] = [
+    mix(Kind::Local, 6, 3, 12, false, 40),
+    mix(Kind::Shared, 8, 3, 20, false, 20),
+    mix(Kind::Lockfile, 6, 3, 12, false, 25),
+    mix(Kind::Far, 6, 3, 20, false, 6),
+    mix(Kind::Local, 3, 2, 20, true, 3),
+    mix(Kind::Shared, 3, 2, 20, true, 2),
+    mix(Kind::Lockfile, 3, 2, 20, true, 2),
+    mix(Kind::Far, 3, 3, 20, true, 2),
 ];
 
 /// Acquisitions in a round of a long campaign.
@@ -122,20 +134,33 @@ fn now() -> u64 {
     joblock::clock::Boot::now().0
 }
 
+/// Whether somebody asked for this kind of store, or for none.
+fn is_wanted(kind: Kind) -> bool {
+    let wanted = std::env::var(STORES).unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|name| name == kind.name())
+}
+
 /// One round with the mixes of a campaign.
 fn round(seed: u64, acquisitions: u64) -> Verdict {
     let witness = Witness::new();
+    let fuse_is_there = fuse::is_there();
     let done: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = MIXES
             .iter()
             .enumerate()
+            .filter(|(_, mix)| is_wanted(mix.kind) && (mix.kind != Kind::Far || fuse_is_there))
             .map(|(n, mix)| {
-                let arena = Arena::new(mix.kind, mix.locks, witness.address());
+                let make = if mix.troubled && mix.kind != Kind::Far {
+                    Arena::on_a_small_disk
+                } else {
+                    Arena::new
+                };
+                let arena = make(mix.kind, mix.locks, witness.address());
                 let goal = acquisitions * mix.part / 100;
                 let witness = &witness;
                 scope.spawn(move || {
-                    let tried = fill(&arena, witness, *mix, (seed, n as u64), goal);
-                    (arena, tried)
+                    let (tried, troubles) = fill(&arena, witness, *mix, (seed, n as u64), goal);
+                    (arena, tried, troubles)
                 })
             })
             .collect();
@@ -144,11 +169,15 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
             .map(|r| r.join().expect("an arena"))
             .collect()
     });
-    wait_until("the witness has read it all", || !witness.is_watching());
+    wait_until("the witness has read it all", || {
+        !witness.is_watching() || !witness.is_content()
+    });
     let findings = witness.finish();
     let mut verdict = Verdict::default();
     verdict.of_witness(&findings);
-    for (mut arena, tried) in done {
+    verdict.count("rounds without far stores", u64::from(!fuse_is_there));
+    for (arena, tried, troubles) in done {
+        verdict.add(troubles);
         let before = verdict.wrong.len();
         verdict.of_arena(&arena, &tried, &findings);
         if verdict.wrong.len() > before {
@@ -165,7 +194,7 @@ fn fill(
     mix: Mix,
     (seed, n): (u64, u64),
     goal: u64,
-) -> Vec<Tried> {
+) -> (Vec<Tried>, Verdict) {
     let acquired = || {
         arena
             .locks
@@ -174,26 +203,41 @@ fn fill(
             .sum::<u64>()
     };
     let is_enough = || acquired() >= goal || !witness.is_content();
-    let workers = mix.workers * mix.locks as u64;
-    let mut all: Vec<Tried> = thread::scope(|scope| {
-        let running: Vec<_> = (0..workers)
+    let (mut all, troubles): (Vec<Tried>, Verdict) = thread::scope(|scope| {
+        let trouble = mix.troubled.then(|| {
+            let random = Random::of(seed, &[n, u64::MAX]);
+            let is_enough = &is_enough;
+            scope.spawn(move || trouble::make(arena, random, is_enough))
+        });
+        let running: Vec<_> = (0..mix.workers * mix.locks)
             .map(|w| {
                 let is_enough = &is_enough;
+                let me = (n << 16) | w as u64;
                 scope.spawn(move || {
-                    worker::work(arena, witness, seed, (n << 16) | w, mix.torments, is_enough)
+                    worker::work(
+                        arena,
+                        witness,
+                        (seed, me),
+                        w % mix.locks,
+                        mix.torments,
+                        is_enough,
+                    )
                 })
             })
             .collect();
-        running
+        let tried = running
             .into_iter()
             .flat_map(|r| r.join().expect("a worker"))
-            .collect()
+            .collect();
+        let troubles = trouble.map(|t| t.join().expect("the trouble"));
+        (tried, troubles.unwrap_or_default())
     });
-    for lock in 0..arena.locks.len() {
-        let last = Attempt {
-            id: u64::MAX - (n << 16) - lock as u64,
-            lock,
-            host: 0,
+    // on each host, as only a start there finds what is left there
+    for last in 0..arena.locks.len() * arena.hosts.len() {
+        let attempt = Attempt {
+            id: u64::MAX - (n << 16) - last as u64,
+            lock: last / arena.hosts.len(),
+            host: last % arena.hosts.len(),
             wait: Some(PATIENCE),
             limit: None,
             family: "",
@@ -201,10 +245,11 @@ fn fill(
             code: 0,
             torment: Torment::None,
         };
-        all.push(worker::make(arena, witness, last, 0));
+        all.push(worker::make(arena, witness, attempt, 0));
     }
     wait_until("nothing of the arena is left", || {
-        arena.processes().is_empty()
+        // what lives on because of an overlap does not hide it
+        arena.processes().is_empty() || !witness.is_content()
     });
-    all
+    (all, troubles)
 }

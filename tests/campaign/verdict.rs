@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::arena::{Arena, Kind};
-use super::plan::{FRONT, KEEPER, Torment};
+use super::plan::{FRONT, GUARD, KEEPER, Torment};
 use super::witness::{Findings, Seen};
 use super::worker::Tried;
 
@@ -52,7 +52,7 @@ impl Verdict {
         self.count("overlaps", findings.overlaps.len() as u64);
         self.count("frozen runs overtaken", findings.frozen);
         for overlap in &findings.overlaps {
-            self.wrong.push(format!("OVERLAP {overlap:?}"));
+            self.wrong.push(overlap.to_string());
         }
         self.wrong.extend(findings.complaints.iter().cloned());
     }
@@ -101,11 +101,17 @@ impl Verdict {
         self.count("freezes", u64::from(tried.frozen));
         let mut wrong = Vec::new();
         match rows {
-            [] if may_be_missing(tried, seen) => self.count("attempts killed before their row", 1),
-            [] => wrong.push("a lost row"),
+            [] => match reason_to_be_missing(tried, seen) {
+                Some(reason) => self.count(reason, 1),
+                None => wrong.push("a lost row"),
+            },
             [row] => {
+                if row.outcome == "abandoned" && !tried.was_tormented() && was_told(tried) {
+                    self.count("runs abandoned in trouble, and told", 1);
+                }
                 wrong.extend(of_row(tried, row, seen));
-                if row.outcome == "lost" && !tried.was_tormented() {
+                let killed = seen.is_some() && tried.code() == Some(137);
+                if (row.outcome == "lost" || killed) && !tried.was_tormented() {
                     self.count("leases lost without a torment", 1);
                 }
             }
@@ -115,6 +121,10 @@ impl Verdict {
             (None, _) => wrong.push("stuck"),
             (_, Some(code)) => wrong.extend(of_code(arena, tried, code, seen)),
             _ if tried.signal() == Some(libc::SIGKILL) && tried.killed & FRONT != 0 => {}
+            // with its host
+            _ if tried.signal() == Some(libc::SIGKILL)
+                && arena.kind == Kind::Far
+                && !tried.calm => {}
             _ => wrong.push("front died of a signal that nobody sent"),
         }
         for what in wrong {
@@ -159,13 +169,40 @@ impl Verdict {
     }
 }
 
-/// Whoever is killed before the row is written has none, and its job does not start.
-fn may_be_missing(tried: &Tried, seen: Option<&Seen>) -> bool {
+/// Why an attempt may be in no history, if it may: its job never began, and whoever writes the row was killed before, or could not and said so.
+fn reason_to_be_missing(tried: &Tried, seen: Option<&Seen>) -> Option<&'static str> {
+    if seen.is_some() {
+        return None;
+    }
     let early = matches!(tried.attempt.torment, Torment::KillEarly(..));
     let at_the_store =
         tried.killed & KEEPER != 0 || (tried.killed & FRONT != 0 && !tried.had_a_keeper);
-    seen.is_none() && early && at_the_store
+    if early && at_the_store {
+        return Some("attempts killed before their row");
+    }
+    if !tried.calm && tried.signal().is_some() {
+        return Some("attempts killed before their row");
+    }
+    let words = ["in no history", "could not be recorded", "does not answer"];
+    words
+        .iter()
+        .any(|words| tried.said.contains(words))
+        .then_some("attempts refused by a store that takes no row, and told so")
 }
+
+/// Whether somebody said why this run has no end of its own in the history, or lost power with it.
+fn was_told(tried: &Tried) -> bool {
+    let words = [
+        "could NOT be recorded",
+        "is not recorded yet",
+        "could not be recorded",
+        STARVED,
+    ];
+    (!tried.calm && tried.signal().is_some()) || words.iter().any(|w| tried.said.contains(w))
+}
+
+/// A guard that the machine left no time for before the deadline of a lease is killed by its own timer, as a stopped one is.
+const STARVED: &str = "the guard, joblock's process above the job, ended before it told";
 
 fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
     let mut wrong = Vec::new();
@@ -183,6 +220,9 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
             wrong.push("a failure with another code");
         }
         "succeeded" | "failed" if seen.is_none() => wrong.push("an end of a job that never began"),
+        "abandoned" if !tried.was_tormented() && !was_told(tried) => {
+            wrong.push("abandoned, and nobody said why");
+        }
         "refused" if tried.code().is_some_and(|code| code != 75) => {
             wrong.push("refused, with another exit code")
         }
@@ -194,18 +234,22 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
 
 /// Whether an exit code is one that this attempt can have.
 fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Option<&'static str> {
-    let tormented = tried.was_tormented();
+    let tormented = tried.was_tormented() || !tried.calm;
     let began = seen.is_some();
     let right = match code {
         75 => !began,
         69 => !began && tried.said.contains("not started"),
-        79 => arena.kind.has_leases(),
+        79 => arena.kind.has_leases() || !tried.calm,
         124 => tried.attempt.limit.is_some(),
-        125 => tormented && !began,
-        137 | 143 => tormented,
+        125 if arena.kind.has_leases() && tried.said.contains(STARVED) => true,
+        // killed before front had heard of the job's start
+        125 => tormented && (!began || tried.killed & GUARD != 0),
+        // see STARVED
+        137 => tried.was_tormented() || arena.kind.has_leases(),
+        143 => tried.was_tormented(),
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
-    let patient = code == 75 && tried.attempt.wait.is_some();
+    let patient = code == 75 && tried.attempt.wait.is_some() && tried.calm;
     if patient {
         return Some("waited for ever");
     }

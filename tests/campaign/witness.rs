@@ -15,6 +15,7 @@
 //! and for it the register decides, as it does for whatever a job writes to.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -37,8 +38,6 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Seen {
     /// What it runs under.
     pub lock: String,
-    /// Which attempt it is of.
-    pub attempt: u64,
     /// Its token, 0 for a job that was given none.
     pub token: u64,
     /// Its run's id.
@@ -60,6 +59,16 @@ pub struct Overlap {
     pub new: u64,
     /// What told.
     pub by: &'static str,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Overlap { lock, old, new, by } = self;
+        write!(
+            f,
+            "OVERLAP under {lock}: attempt {old} lived when {new} had begun, as {by} tells"
+        )
+    }
 }
 
 /// What was seen since the last time it was asked.
@@ -327,7 +336,6 @@ impl Collector {
                 connection.of = Some((attempt, lock.clone()));
                 let seen = Seen {
                     lock: lock.clone(),
-                    attempt,
                     token,
                     run: (*run).to_owned(),
                     pid,

@@ -35,6 +35,8 @@ pub struct Tried {
     pub had_a_keeper: bool,
     /// The whole of it was frozen.
     pub frozen: bool,
+    /// Nothing befell its store meanwhile.
+    pub calm: bool,
 }
 
 impl Tried {
@@ -65,11 +67,20 @@ pub fn make(arena: &Arena, witness: &Witness, attempt: Attempt, turn: u64) -> Tr
         in_the_job: false,
         had_a_keeper: true,
         frozen: false,
+        calm: true,
     };
-    let command = arena.command(&tried.attempt);
-    let mut child = arena.hosts[tried.attempt.host]
-        .spawn(command)
-        .expect("joblock can be started");
+    let calm = arena.calm.now();
+    let command = || arena.command(&tried.attempt);
+    let mut child = loop {
+        match arena.hosts[tried.attempt.host].spawn(command()) {
+            Ok(child) => break child,
+            // a host that is just losing power starts nothing
+            Err(error) => assert!(
+                !arena.calm.was_kept_since(calm),
+                "joblock can't be started: {error}"
+            ),
+        }
+    };
     let front = i32::try_from(child.id()).expect("a pid");
     match tried.attempt.torment {
         Torment::None => {}
@@ -94,6 +105,7 @@ pub fn make(arena: &Arena, witness: &Witness, attempt: Attempt, turn: u64) -> Tr
         }
     }
     tried.status = wait(&mut child, front);
+    tried.calm = arena.calm.was_kept_since(calm);
     if let Some(mut stderr) = child.stderr.take() {
         let _ = stderr.read_to_string(&mut tried.said);
     }
@@ -174,12 +186,12 @@ fn wait(child: &mut Child, front: i32) -> Option<ExitStatus> {
     in_time.then_some(status)
 }
 
-/// One attempt after the other until it is enough.
+/// One attempt after the other on one lock, until it is enough.
 pub fn work(
     arena: &Arena,
     witness: &Witness,
-    seed: u64,
-    me: u64,
+    (seed, me): (u64, u64),
+    lock: usize,
     torments: u64,
     is_enough: &(dyn Fn() -> bool + Sync),
 ) -> Vec<Tried> {
@@ -191,7 +203,7 @@ pub fn work(
             &mut random,
             id,
             arena.kind,
-            arena.locks.len(),
+            lock,
             arena.hosts.len(),
             torments,
         );

@@ -9,8 +9,8 @@ use joblock::name::{LockName, RunId, Token};
 use joblock::store::pruning::{Prune, Pruned};
 use joblock::store::record::{Attempted, End, Query, RunRecord, Tail};
 use joblock::store::{
-    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Recorded,
-    Renewal, Request, Store, StoreError,
+    About, Attempt, Expiry, Finding, Grant, History, LockRequest, Locks, Observed, Queued,
+    Recorded, Renewal, Request, Store, StoreError,
 };
 
 /// A folder with a token and a file for each run.
@@ -78,6 +78,9 @@ impl Locks for NoLock {
             token,
         })))
     }
+    fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
+        Ok(Err(0))
+    }
     fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
         Ok(Observed::nobody())
     }
@@ -89,6 +92,9 @@ impl Locks for NoLock {
     }
     fn revoke(&self, _: &LockName, _: &Request) -> Result<(), StoreError> {
         Ok(())
+    }
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.0.join(lock.as_str())
     }
     fn probe(&self) -> Vec<Finding> {
         Vec::new()

@@ -1,15 +1,19 @@
 //! Numbers that a seed gives: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 
+use std::hash::{BuildHasher, RandomState};
+
 /// The generator's state.
 pub struct Random(pub u64);
 
 impl Random {
-    /// Seeded by the variable `JOBLOCK_SEED`, if it is there, else by the clock; the seed.
+    /// Seeded by the variable `JOBLOCK_SEED`, if it is there, else by chance; the seed.
     pub fn seed() -> u64 {
-        let told = std::env::var("JOBLOCK_SEED").ok().and_then(|seed| seed.parse().ok());
+        let told = std::env::var("JOBLOCK_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
         told.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            Random(now.map_or(1, |t| t.as_nanos() as u64)).next()
+            // seeded by the system itself, anew in each process
+            RandomState::new().hash_one(0)
         })
     }
 

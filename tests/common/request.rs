@@ -80,6 +80,7 @@ pub fn record(job: &str) -> RunRecord {
             OsString::new(),
             OsString::from("a b"),
         ],
+        redacted: false,
         cwd: "/tmp".into(),
         started: Wall::now(),
         outcome: Outcome::Running,

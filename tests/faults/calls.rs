@@ -113,10 +113,11 @@ fn of_path(path: &[u8], store: &str) -> Target {
 
 /// Whether this is a check of a debug build that no release build makes: it asks for each descriptor before it closes it.
 pub fn is_of_debug_build(call: &Call) -> bool {
-    call.number == libc::SYS_fcntl && call.arguments[1] == libc::F_GETFD.cast_unsigned().into()
+    call.number == libc::SYS_fcntl && call.arguments[1] == u64::from(libc::F_GETFD.cast_unsigned())
 }
 
 /// What `call`, which is about to be made, is. `store`: the folder that the store is in. `of_joblock`: `main` has begun.
+#[expect(clippy::too_many_lines, reason = "a table, a line for each call")]
 pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
     use Kind::{Again, Descriptors, Interrupted, Io, Memory, NoSpace, Short};
     let [first, second, third, fourth, fifth, _] = call.arguments;

@@ -11,14 +11,23 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::calls::{self, Kind, Seen};
-use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow};
+use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow, joblock};
 
 /// The lease that is asked for: the shortest.
 pub const TTL: u64 = 2;
 /// Over the TTL: how long the next start on a store with a lease may wait.
 const MARGIN: u64 = 15;
+/// How long a request may take before the operator insists, if nothing is wrong with the keeper, who must hear it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// And if something is: many heartbeats.
+const IMPATIENCE: Duration = Duration::from_secs(3);
 /// How long one step may take before it counts as stuck: longer than any of joblock's own limits.
 const STUCK: Duration = Duration::from_secs(100);
+
+/// Leaves a process in a session of its own that has none of the descriptors any more.
+const LEAVES: &str = r#"setsid bash -c 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval "exec $fd>&-"; done
+    exec </dev/null >/dev/null 2>&1; touch "$HERE/left"; exec sleep 1000' &
+    until [ -e "$HERE/left" ]; do sleep 0.01; done;"#;
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,10 +89,12 @@ pub enum Scenario {
     Unlocked,
     /// A run that is unlocked; the fault is in the command that asks for it.
     Unlock,
+    /// Old attempts are deleted.
+    Prune,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Run,
         Scenario::Creation,
         Scenario::Takeover,
@@ -93,6 +104,7 @@ impl Scenario {
         Scenario::Stop,
         Scenario::Unlocked,
         Scenario::Unlock,
+        Scenario::Prune,
     ];
 }
 
@@ -132,14 +144,17 @@ enum Step {
     Start(Who),
     /// Waits until its job runs, or it is gone.
     Begun(Who),
-    /// SIGKILL to all of it.
-    KillAll(Who),
+    /// SIGKILL to joblock's own processes. What they leave is a process that has closed all that it inherited.
+    KillOwn(Who),
+    /// Waits until joblock's own processes and the job's first one are gone.
+    OwnGone(Who),
     /// Lets jobs that wait end.
     Release,
     /// Waits until all its processes are gone.
     Gone(Who),
-    /// `stop` or `unlock` again, if the run is still there.
-    AskAgain,
+    /// If the run is still there: the same request again where the fault was in the first; else what an operator does at
+    /// last, SIGTERM to front.
+    Insist,
     /// Keeps a copy of the store as it is.
     Keep,
 }
@@ -148,25 +163,31 @@ impl Scenario {
     /// Whose calls the fault is in.
     pub fn victim(self) -> Who {
         match self {
-            Scenario::Stop | Scenario::Unlock => Who::Asker,
+            Scenario::Stop | Scenario::Unlock | Scenario::Prune => Who::Asker,
             Scenario::Earlier => Who::Earlier,
             _ => Who::First,
         }
     }
 
     fn steps(self) -> Vec<Step> {
-        use Step::{AskAgain, Begun, Gone, Keep, KillAll, Release, Start};
+        use Step::{Begun, Gone, Insist, Keep, KillOwn, OwnGone, Release, Start};
         use Who::{Asker, First, Holder, Next};
         let mut steps = match self {
             Scenario::Earlier => return vec![Start(Who::Earlier), Gone(Who::Earlier)],
             Scenario::Run | Scenario::Creation | Scenario::Spooled => {
                 vec![Start(First), Gone(First)]
             }
+            Scenario::Prune => vec![
+                Start(Asker),
+                Gone(Asker),
+                Start(Who::Again),
+                Gone(Who::Again),
+            ],
             Scenario::Takeover => vec![
                 Start(Holder),
                 Begun(Holder),
-                KillAll(Holder),
-                Gone(Holder),
+                KillOwn(Holder),
+                OwnGone(Holder),
                 Start(First),
                 Gone(First),
             ],
@@ -183,8 +204,8 @@ impl Scenario {
                     Start(First),
                     Begun(First),
                     Start(Asker),
+                    Insist,
                     Gone(Asker),
-                    AskAgain,
                     Gone(First),
                 ]
             }
@@ -246,7 +267,6 @@ pub struct Done {
     pub status: Status,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 /// A store in a folder of its own, and everything that is seen of what happens on it.
@@ -257,6 +277,8 @@ pub struct World {
     release: File,
     /// How each command ended.
     pub done: HashMap<Who, Done>,
+    /// Front was sent SIGTERM, as the request led to nothing.
+    pub insisted: bool,
     /// What must never be, seen while it happened.
     pub wrong: Vec<String>,
 }
@@ -276,7 +298,8 @@ fn copy(from: &Path, to: &Path) {
         if entry.file_type().expect("its type").is_dir() {
             copy(&entry.path(), &to);
         } else {
-            fs::copy(entry.path(), to).expect("a copy");
+            // not fs::copy, whose one system call the tracer's ticks may interrupt
+            fs::write(to, fs::read(entry.path()).expect("a file")).expect("a copy");
         }
     }
 }
@@ -311,6 +334,7 @@ impl World {
             folder,
             release,
             done: HashMap::new(),
+            insisted: false,
             wrong: Vec::new(),
         }
     }
@@ -344,7 +368,7 @@ impl World {
 
     /// The commands, joblock itself first.
     pub fn command(&self, who: Who) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_joblock"));
+        let mut command = Command::new(joblock());
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -353,9 +377,18 @@ impl World {
         if matches!(who, Who::Asker | Who::Again) {
             let verb = match self.scenario {
                 Scenario::Stopped | Scenario::Stop => "stop",
+                Scenario::Prune => "prune",
                 _ => "unlock",
             };
-            command.args([verb, "--store", &url, "--reason", who.name(), "job"]);
+            command.args([verb, "--store", &url]);
+            if self.scenario == Scenario::Prune {
+                command.args(["--keep", "1h", "--trust-clock", "job"]);
+            } else {
+                command.args(["--reason", who.name(), "job"]);
+            }
+            if self.scenario == Scenario::Unlocked {
+                command.arg("--kill");
+            }
         } else {
             let ttl = format!("{TTL}s");
             command.args([
@@ -382,8 +415,13 @@ impl World {
             };
             let name = who.name();
             let code = if who == Who::First { 7 } else { 0 };
+            let (before, wait) = if wait == LEAVES {
+                (wait, "read line <\"$HERE/go\";")
+            } else {
+                ("", wait)
+            };
             let script = format!(
-                "echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
+                "{before} echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
                  echo \"end {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; exit {code}"
             );
             command
@@ -418,7 +456,7 @@ struct Play<'a> {
     fault: Option<&'a Fault>,
     points: Option<&'a mut Vec<Point>>,
     steps: Vec<Step>,
-    commands: HashMap<Who, (usize, Instant)>,
+    commands: HashMap<Who, usize>,
     since: Instant,
     /// The fault's point was reached.
     hit: bool,
@@ -431,7 +469,7 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn command_of(&self, who: Who) -> Option<usize> {
-        self.commands.get(&who).map(|(number, _)| *number)
+        self.commands.get(&who).copied()
     }
 
     fn is_victim(&self, call: &Call) -> bool {
@@ -450,36 +488,52 @@ impl Play<'_> {
                 let number = tracees
                     .start(self.world.command(who), calls)
                     .expect("joblock starts");
-                self.commands.insert(who, (number, Instant::now()));
+                self.commands.insert(who, number);
                 true
             }
             Step::Begun(who) => self.world.saw("begin", who) || gone(who),
-            Step::KillAll(who) => {
+            Step::KillOwn(who) => {
                 if let Some(number) = self.command_of(who) {
-                    tracees.kill(number);
+                    let own = tracees
+                        .alive(number)
+                        .into_iter()
+                        .filter(|(_, role)| *role != Role::Job);
+                    own.for_each(|(pid, _)| signal(pid, libc::SIGKILL));
                 }
                 true
             }
+            Step::OwnGone(who) => self.command_of(who).is_none_or(|number| {
+                let left = tracees.alive(number);
+                left.iter().all(|(_, role)| *role == Role::Job) && left.len() <= 1
+            }),
             Step::Release => {
                 self.world.release();
                 true
             }
             Step::Gone(who) => gone(who),
-            Step::AskAgain => {
-                let first = self.command_of(Who::First);
-                if first.is_some_and(|number| tracees.status(number).is_none()) {
-                    let asked = self
-                        .command_of(Who::Asker)
-                        .and_then(|number| tracees.status(number));
-                    // who said that all is over must not have left it running
-                    if asked == Some(Status::Exited(0))
-                        && self.since.elapsed() < Duration::from_secs(5)
-                    {
-                        return false;
-                    }
-                    self.steps[0] = Step::Start(Who::Again);
-                    self.steps.insert(1, Step::Gone(Who::Again));
-                    return self.advance(Step::Start(Who::Again), tracees);
+            Step::Insist => {
+                let first = self.command_of(Who::First).expect("it was started");
+                if tracees.alive(first).is_empty() {
+                    return true;
+                }
+                let deaf = self
+                    .fault
+                    .is_some_and(|fault| fault.point.role == Role::Keeper);
+                let patience = if deaf { IMPATIENCE } else { PATIENCE };
+                let asked = self
+                    .command_of(Who::Asker)
+                    .and_then(|number| tracees.status(number));
+                if asked.is_none_or(|status| status == Status::Exited(0))
+                    && self.since.elapsed() < patience
+                {
+                    return false;
+                }
+                if self.world.scenario.victim() == Who::Asker {
+                    self.steps
+                        .splice(1..1, [Step::Start(Who::Again), Step::Gone(Who::Again)]);
+                } else {
+                    self.world.insisted = true;
+                    signal(tracees.pid(first), libc::SIGTERM);
                 }
                 true
             }
@@ -491,7 +545,7 @@ impl Play<'_> {
     }
 
     fn note_ends(&mut self, tracees: &Tracees) {
-        for (&who, &(number, since)) in &self.commands {
+        for (&who, &number) in &self.commands {
             if let Some(status) = tracees.status(number)
                 && !self.world.done.contains_key(&who)
             {
@@ -499,7 +553,6 @@ impl Play<'_> {
                     status,
                     stdout: String::new(),
                     stderr: String::new(),
-                    took: since.elapsed(),
                 };
                 self.world.done.insert(who, done);
             }
@@ -573,7 +626,7 @@ impl Watch for Play<'_> {
         match event {
             Event::Executes if role == Role::Job && !self.jobs.contains(&pid) => {
                 // the first program of a job: no process of another command's job may be there any more
-                for (&who, &(other, _)) in &self.commands {
+                for (&who, &other) in &self.commands {
                     let left = tracees
                         .alive(other)
                         .into_iter()
@@ -601,7 +654,7 @@ impl Watch for Play<'_> {
                 let left: Vec<_> = self
                     .commands
                     .iter()
-                    .map(|(who, (n, _))| (who.name(), tracees.alive(*n)))
+                    .map(|(who, n)| (who.name(), tracees.alive(*n)))
                     .collect();
                 self.world
                     .wrong
@@ -612,6 +665,13 @@ impl Watch for Play<'_> {
             self.since = Instant::now();
         }
         true
+    }
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) on a tracee of ours, which is not reaped yet.
+    unsafe {
+        libc::kill(pid, signal);
     }
 }
 

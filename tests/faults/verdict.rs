@@ -96,6 +96,7 @@ pub fn judge(world: &World, fault: Option<&Fault>) -> Vec<String> {
     judge.leftovers();
     match world.scenario {
         Scenario::Earlier => {}
+        Scenario::Prune => judge.pruned(),
         Scenario::Run | Scenario::Creation | Scenario::Takeover | Scenario::Spooled => judge.run(),
         Scenario::Refused => judge.refused(),
         Scenario::Stopped | Scenario::Stop | Scenario::Unlocked | Scenario::Unlock => judge.ended(),
@@ -222,6 +223,16 @@ impl Judge<'_> {
             format!("tokens of rows: {tokens:?}")
         });
         self.expect_row(found, Who::Next, &["succeeded"]);
+        let (old, earlier) = (counts.get("old"), counts.get("earlier"));
+        match self.world.scenario {
+            Scenario::Creation => {}
+            Scenario::Prune => self.expect((old, earlier) == (None, Some(&1)), || {
+                format!("after pruning there are {old:?} old rows, and {earlier:?}")
+            }),
+            _ => self.expect((old, earlier) != (None, None), || {
+                "the history is gone".into()
+            }),
+        }
         match self.world.scenario {
             Scenario::Refused => self.expect_row(found, Who::Holder, &["succeeded"]),
             Scenario::Takeover => self.expect_row(found, Who::Holder, &["abandoned"]),
@@ -264,8 +275,15 @@ impl Judge<'_> {
             });
         }
         if let (Some(row), false) = (&row, ran) {
-            let right = ["not-started", "abandoned", "signaled", "failed", "lost"]
-                .contains(&row.outcome.as_str());
+            let right = [
+                "not-started",
+                "abandoned",
+                "signaled",
+                "failed",
+                "lost",
+                "refused",
+            ]
+            .contains(&row.outcome.as_str());
             self.expect(right, || format!("nothing ran, and the row is {row:?}"));
         }
     }
@@ -289,7 +307,12 @@ impl Judge<'_> {
         for id in ids {
             for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
                 let cgroup = Path::new(root).join(format!("joblock-{id}"));
-                self.expect(!cgroup.exists(), || {
+                // an empty one that the guard could not remove is in nobody's way
+                let refused = self.failed(Role::Guard)
+                    && self
+                        .fault
+                        .is_some_and(|f| f.point.seen.target == Target::Kernel);
+                self.expect(refused || !cgroup.exists(), || {
                     format!("a cgroup is left: {}", cgroup.display())
                 });
             }
@@ -310,10 +333,20 @@ impl Judge<'_> {
         });
     }
 
+    /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
+    fn lost_for_slowness(&self, done: &Done) -> bool {
+        self.world.kept == Kept::Shared
+            && done.status == Status::Exited(79)
+            && done.stderr.contains("the lock is lost")
+    }
+
     fn run(&mut self) {
         let Some(first) = self.done(Who::First).cloned() else {
             return;
         };
+        if self.lost_for_slowness(&first) {
+            return;
+        }
         if self.killed(Role::Front) {
             self.expect(first.status == Status::Killed(libc::SIGKILL), || {
                 format!("front was killed and is {:?}", first.status)
@@ -344,7 +377,8 @@ impl Judge<'_> {
             }
             (true, _) if without_guard => {
                 self.expect(
-                    [Status::Exited(7), Status::Exited(137)].contains(&first.status),
+                    [Status::Exited(7), Status::Exited(125), Status::Exited(137)]
+                        .contains(&first.status),
                     || {
                         format!(
                             "the guard was killed, and joblock ended with {:?}",
@@ -352,9 +386,9 @@ impl Judge<'_> {
                         )
                     },
                 );
-                if first.status == Status::Exited(137) {
+                if first.status != Status::Exited(7) && self.killed(Role::Guard) {
                     self.expect(first.stderr.contains("joblock: "), || {
-                        "137 without a word".into()
+                        format!("{:?} without a word", first.status)
                     });
                 }
             }
@@ -362,6 +396,15 @@ impl Judge<'_> {
                 "the job was cut off; joblock ended with {:?}, stderr {:?}",
                 first.status, first.stderr
             )),
+            // the job's own process, before it executed the program
+            (false, _) if self.killed(Role::Starting) => {
+                self.expect(first.status == Status::Exited(137), || {
+                    format!(
+                        "the job was killed, and joblock ended with {:?}",
+                        first.status
+                    )
+                });
+            }
             (false, _) if without_guard => self.code_with_a_word(&first, &[125, 126, 137]),
             (false, _)
                 if self.failed(Role::Keeper)
@@ -371,7 +414,32 @@ impl Judge<'_> {
             {
                 self.code_with_a_word(&first, &[69]);
             }
+            // whoever can't be looked at counts as alive
+            (false, _)
+                if self.world.scenario == Scenario::Takeover
+                    && first.status == Status::Exited(75) =>
+            {
+                self.expect(
+                    self.fault
+                        .is_some_and(|f| f.point.seen.target == Target::Kernel),
+                    || "refused by nobody".into(),
+                );
+            }
             (false, _) => self.code_with_a_word(&first, &[69, 125, 126]),
+        }
+    }
+
+    fn pruned(&mut self) {
+        let again = self.done(Who::Again).cloned();
+        let right = again
+            .as_ref()
+            .is_some_and(|d| d.status == Status::Exited(0));
+        self.expect(right, || format!("pruning once more: {again:?}"));
+        if let Some(asker) = self.done(Who::Asker).cloned()
+            && !self.killed(Role::Front)
+            && asker.status != Status::Exited(0)
+        {
+            self.code_with_a_word(&asker, &[69, 125]);
         }
     }
 
@@ -402,11 +470,24 @@ impl Judge<'_> {
         let Some(first) = self.done(Who::First).cloned() else {
             return;
         };
+        if self.lost_for_slowness(&first) {
+            return;
+        }
         let stopped = matches!(self.world.scenario, Scenario::Stopped | Scenario::Stop);
         let in_asker = matches!(self.world.scenario, Scenario::Stop | Scenario::Unlock);
-        let code = if stopped { 143 } else { 79 };
+        let code = if stopped || self.world.insisted {
+            143
+        } else {
+            79
+        };
         self.expect(!self.world.saw("end", Who::First), || {
             "the job ran to its end".into()
+        });
+        let may_insist = self
+            .fault
+            .is_some_and(|f| f.point.role == Role::Keeper || f.point.role == Role::Front);
+        self.expect(may_insist || !self.world.insisted, || {
+            "the run did not do what it was asked to".into()
         });
         if in_asker {
             let right = first.status == Status::Exited(code);
@@ -430,7 +511,11 @@ impl Judge<'_> {
                     first.status, first.stderr
                 )
             });
-            if first.status != Status::Exited(143) {
+            let mute = self.failed(Role::Front)
+                && self
+                    .fault
+                    .is_some_and(|f| f.point.seen.target == Target::Output);
+            if first.status != Status::Exited(143) && !self.killed(Role::Starting) && !mute {
                 self.expect(first.stderr.contains("joblock: "), || {
                     format!("{:?} without a word", first.status)
                 });

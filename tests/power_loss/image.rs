@@ -39,8 +39,13 @@ pub struct Image(pub BTreeMap<String, Option<Vec<u8>>>);
 /// The folder or file that an operation belongs to, in which it is durable.
 fn inode_of(op: &Op) -> Option<Inode> {
     match op {
-        Op::Make { folder, .. } | Op::Rename { folder, .. } | Op::Remove { folder, .. } => Some(*folder),
-        Op::Write { inode, .. } | Op::Length { inode, .. } | Op::AtLeast { inode, .. } | Op::Sync { inode } => Some(*inode),
+        Op::Make { folder, .. } | Op::Rename { folder, .. } | Op::Remove { folder, .. } => {
+            Some(*folder)
+        }
+        Op::Write { inode, .. }
+        | Op::Length { inode, .. }
+        | Op::AtLeast { inode, .. }
+        | Op::Sync { inode } => Some(*inode),
         Op::Began(_) | Op::Reported(..) => None,
     }
 }
@@ -57,100 +62,179 @@ fn durable(log: &[Op]) -> Vec<bool> {
             synced.insert(*inode, at);
         }
     }
-    let is = |(at, op)| inode_of(op).and_then(|inode| synced.get(&inode)).is_some_and(|&until| at < until);
+    let is = |(at, op)| {
+        inode_of(op)
+            .and_then(|inode| synced.get(&inode))
+            .is_some_and(|&until| at < until)
+    };
     log.iter().enumerate().map(is).collect()
+}
+
+/// Which operations reach the disk.
+struct Chance<'a> {
+    log: &'a [Op],
+    durable: Vec<bool>,
+    survives: Survives,
+    newest: Option<usize>,
+    random: Random,
+    /// Of ten.
+    share: u64,
+}
+
+impl Chance<'_> {
+    /// Whether an operation, or this part of a write, reaches it.
+    fn reaches(&mut self, at: usize) -> bool {
+        if self.durable[at] {
+            return true;
+        }
+        match self.survives {
+            Survives::Nothing => false,
+            Survives::Everything => true,
+            Survives::Newest => Some(at) == self.newest,
+            Survives::AllButNewest => Some(at) != self.newest,
+            Survives::Names => is_of_names(&self.log[at]),
+            Survives::Data => !is_of_names(&self.log[at]),
+            Survives::Some(..) => self.random.below(10) < self.share,
+        }
+    }
+
+    /// How much of a write may reach it without the rest.
+    fn sector(&self) -> u64 {
+        if let Survives::Some(_, sector) = self.survives {
+            sector
+        } else {
+            1 << 30
+        }
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    folders: HashMap<Inode, Folder>,
+    files: HashMap<Inode, Vec<u8>>,
+    /// The names as the running system sees them: a renaming that survives takes the file along, whether or not its making did.
+    names: HashMap<(Inode, String), Inode>,
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).expect("a file of the store fits into memory")
+}
+
+impl Disk {
+    fn entry(&mut self, folder: Inode) -> &mut BTreeMap<String, Inode> {
+        &mut self.folders.entry(folder).or_default().0
+    }
+
+    fn apply(&mut self, at: usize, op: &Op, chance: &mut Chance<'_>) {
+        match op {
+            Op::Make {
+                folder,
+                name,
+                inode,
+                is_folder,
+            } => {
+                self.names.insert((*folder, name.clone()), *inode);
+                if *is_folder {
+                    self.folders.entry(*inode).or_default();
+                } else {
+                    self.files.entry(*inode).or_default();
+                }
+                if chance.reaches(at) {
+                    self.entry(*folder).insert(name.clone(), *inode);
+                }
+            }
+            Op::Rename { folder, from, to } => {
+                let Some(inode) = self.names.remove(&(*folder, from.clone())) else {
+                    return;
+                };
+                self.names.insert((*folder, to.clone()), inode);
+                if chance.reaches(at) {
+                    self.entry(*folder).remove(from);
+                    self.entry(*folder).insert(to.clone(), inode);
+                }
+            }
+            Op::Remove { folder, name } => {
+                self.names.remove(&(*folder, name.clone()));
+                if chance.reaches(at) {
+                    self.entry(*folder).remove(name);
+                }
+            }
+            Op::Length { inode, length } => {
+                if chance.reaches(at) {
+                    self.files
+                        .entry(*inode)
+                        .or_default()
+                        .resize(size(*length), 0);
+                }
+            }
+            Op::AtLeast { inode, length } => {
+                let file = self.files.entry(*inode).or_default();
+                if file.len() < size(*length) && chance.reaches(at) {
+                    file.resize(size(*length), 0);
+                }
+            }
+            Op::Write {
+                inode,
+                offset,
+                data,
+            } => self.write(at, *inode, *offset, data, chance),
+            Op::Sync { .. } | Op::Began(_) | Op::Reported(..) => {}
+        }
+    }
+
+    fn write(
+        &mut self,
+        at: usize,
+        inode: Inode,
+        offset: u64,
+        data: &[u8],
+        chance: &mut Chance<'_>,
+    ) {
+        let file = self.files.entry(inode).or_default();
+        let sector = chance.sector();
+        let mut begin = 0;
+        while begin < data.len() {
+            let position = offset + begin as u64;
+            let end = size((position / sector + 1) * sector - offset).min(data.len());
+            if chance.reaches(at) {
+                let (from, to) = (size(position), size(offset) + end);
+                if file.len() < to {
+                    file.resize(to, 0);
+                }
+                file[from..to].copy_from_slice(&data[begin..end]);
+            }
+            begin = end;
+        }
+    }
 }
 
 /// The disk after a crash at the end of `log`. `syncs_lie`: nothing was made durable by a sync.
 pub fn build(log: &[Op], survives: Survives, syncs_lie: bool) -> Image {
-    let durable = if syncs_lie { vec![false; log.len()] } else { durable(log) };
-    let newest = (0..log.len()).rfind(|&at| !durable[at] && !matches!(log[at], Op::Sync { .. } | Op::Began(_) | Op::Reported(..)));
+    let durable = if syncs_lie {
+        vec![false; log.len()]
+    } else {
+        durable(log)
+    };
+    let changes = |op: &Op| !matches!(op, Op::Sync { .. } | Op::Began(_) | Op::Reported(..));
     let mut random = match survives {
         Survives::Some(seed, _) => Random(seed),
         _ => Random(0),
     };
-    // of ten
-    let chance = random.below(9) + 1;
-    let mut folders: HashMap<Inode, Folder> = HashMap::from([(ROOT, Folder::default())]);
-    let mut files: HashMap<Inode, Vec<u8>> = HashMap::new();
-    // a renaming that survives takes the file along, whether or not its making did
-    let mut names: HashMap<(Inode, String), Inode> = HashMap::new();
+    let mut chance = Chance {
+        newest: (0..log.len()).rfind(|&at| !durable[at] && changes(&log[at])),
+        share: random.below(9) + 1,
+        log,
+        durable,
+        survives,
+        random,
+    };
+    let mut disk = Disk::default();
+    disk.folders.insert(ROOT, Folder::default());
     for (at, op) in log.iter().enumerate() {
-        let mut lasts = |part: bool| match survives {
-            _ if durable[at] => true,
-            Survives::Nothing => false,
-            Survives::Everything => true,
-            Survives::Newest => Some(at) == newest,
-            Survives::AllButNewest => Some(at) != newest,
-            Survives::Names => is_of_names(op),
-            Survives::Data => !is_of_names(op),
-            // a write of data is asked about sector by sector
-            Survives::Some(..) => part && random.below(10) < chance,
-        };
-        match op {
-            Op::Make { folder, name, inode, is_folder } => {
-                names.insert((*folder, name.clone()), *inode);
-                if *is_folder {
-                    folders.entry(*inode).or_default();
-                } else {
-                    files.entry(*inode).or_default();
-                }
-                if lasts(true) {
-                    folders.entry(*folder).or_default().0.insert(name.clone(), *inode);
-                }
-            }
-            Op::Rename { folder, from, to } => {
-                let inode = names.remove(&(*folder, from.clone()));
-                if let Some(inode) = inode {
-                    names.insert((*folder, to.clone()), inode);
-                    if lasts(true) {
-                        let folder = folders.entry(*folder).or_default();
-                        folder.0.remove(from);
-                        folder.0.insert(to.clone(), inode);
-                    }
-                }
-            }
-            Op::Remove { folder, name } => {
-                names.remove(&(*folder, name.clone()));
-                if lasts(true) {
-                    folders.entry(*folder).or_default().0.remove(name);
-                }
-            }
-            Op::Length { inode, length } => {
-                if lasts(true) {
-                    files.entry(*inode).or_default().resize(usize::try_from(*length).expect("a length"), 0);
-                }
-            }
-            Op::AtLeast { inode, length } => {
-                let file = files.entry(*inode).or_default();
-                let length = usize::try_from(*length).expect("a length");
-                if file.len() < length && lasts(true) {
-                    file.resize(length, 0);
-                }
-            }
-            Op::Write { inode, offset, data } => {
-                let sector = if let Survives::Some(_, sector) = survives { sector } else { 1 << 30 };
-                let file = files.entry(*inode).or_default();
-                let mut begin = 0;
-                while begin < data.len() {
-                    let at = offset + begin as u64;
-                    let end = usize::try_from((at / sector + 1) * sector - offset).expect("a length").min(data.len());
-                    if lasts(true) {
-                        let to = usize::try_from(at).expect("a length");
-                        let until = to + end - begin;
-                        if file.len() < until {
-                            file.resize(until, 0);
-                        }
-                        file[to..until].copy_from_slice(&data[begin..end]);
-                    }
-                    begin = end;
-                }
-            }
-            Op::Sync { .. } | Op::Began(_) | Op::Reported(..) => {}
-        }
+        disk.apply(at, op, &mut chance);
     }
     let mut image = BTreeMap::new();
-    gather(ROOT, "", &folders, &files, &mut image);
+    gather(ROOT, "", &disk.folders, &disk.files, &mut image);
     Image(image)
 }
 

@@ -20,15 +20,39 @@ pub const ROOT: Inode = 0;
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A new file, or a new folder, under a name.
-    Make { folder: Inode, name: String, inode: Inode, is_folder: bool },
-    Write { inode: Inode, offset: u64, data: Vec<u8> },
+    Make {
+        folder: Inode,
+        name: String,
+        inode: Inode,
+        is_folder: bool,
+    },
+    Write {
+        inode: Inode,
+        offset: u64,
+        data: Vec<u8>,
+    },
     /// Cut off, or grown with zeros.
-    Length { inode: Inode, length: u64 },
+    Length {
+        inode: Inode,
+        length: u64,
+    },
     /// Grown with zeros, if it is shorter.
-    AtLeast { inode: Inode, length: u64 },
-    Sync { inode: Inode },
-    Rename { folder: Inode, from: String, to: String },
-    Remove { folder: Inode, name: String },
+    AtLeast {
+        inode: Inode,
+        length: u64,
+    },
+    Sync {
+        inode: Inode,
+    },
+    Rename {
+        folder: Inode,
+        from: String,
+        to: String,
+    },
+    Remove {
+        folder: Inode,
+        name: String,
+    },
     /// A job's program is started, with its token.
     Began(String),
     /// A command ends by itself, with this exit code.
@@ -51,14 +75,34 @@ pub struct Recorder {
 
 #[derive(Debug, Clone)]
 enum Before {
-    Open { path: PathBuf, there: bool, cuts: bool },
-    Write { path: PathBuf, at: Option<u64> },
-    Length { path: PathBuf },
-    AtLeast { path: PathBuf },
-    Sync { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    Folder { path: PathBuf },
+    Open {
+        path: PathBuf,
+        there: bool,
+        cuts: bool,
+    },
+    Write {
+        path: PathBuf,
+        at: Option<u64>,
+    },
+    Length {
+        path: PathBuf,
+    },
+    AtLeast {
+        path: PathBuf,
+    },
+    Sync {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Folder {
+        path: PathBuf,
+    },
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -118,25 +162,45 @@ impl Recorder {
         let [first, second, third, fourth, fifth, _] = call.arguments;
         Some(match call.number {
             number @ (libc::SYS_openat | OPEN) => {
-                let (path, flags) = if number == OPEN { (first, second) } else { (second, third) };
+                let (path, flags) = if number == OPEN {
+                    (first, second)
+                } else {
+                    (second, third)
+                };
                 if !flag(flags, libc::O_CREAT) && !flag(flags, libc::O_TRUNC) {
                     return None;
                 }
                 let path = self.by_path(call, path)?;
                 if flag(flags, libc::O_DSYNC) {
-                    self.unknown.push(format!("{} is opened for synchronous writes", path.display()));
+                    self.unknown.push(format!(
+                        "{} is opened for synchronous writes",
+                        path.display()
+                    ));
                 }
                 let there = path.exists();
-                Before::Open { path, there, cuts: flag(flags, libc::O_TRUNC) }
+                Before::Open {
+                    path,
+                    there,
+                    cuts: flag(flags, libc::O_TRUNC),
+                }
             }
-            libc::SYS_pwrite64 => Before::Write { path: self.by_fd(call, first)?, at: Some(fourth) },
+            libc::SYS_pwrite64 => Before::Write {
+                path: self.by_fd(call, first)?,
+                at: Some(fourth),
+            },
             libc::SYS_write => {
                 let path = self.by_fd(call, first)?;
-                let info = fs::read_to_string(format!("/proc/{}/fdinfo/{first}", call.pid)).unwrap_or_default();
-                let at = info.lines().find_map(|l| l.strip_prefix("pos:")).and_then(|n| n.trim().parse().ok());
+                let info = fs::read_to_string(format!("/proc/{}/fdinfo/{first}", call.pid))
+                    .unwrap_or_default();
+                let at = info
+                    .lines()
+                    .find_map(|l| l.strip_prefix("pos:"))
+                    .and_then(|n| n.trim().parse().ok());
                 Before::Write { path, at }
             }
-            libc::SYS_ftruncate => Before::Length { path: self.by_fd(call, first)? },
+            libc::SYS_ftruncate => Before::Length {
+                path: self.by_fd(call, first)?,
+            },
             libc::SYS_fallocate => {
                 let path = self.by_fd(call, first)?;
                 if second != 0 {
@@ -144,29 +208,53 @@ impl Recorder {
                 }
                 Before::AtLeast { path }
             }
-            libc::SYS_fsync | libc::SYS_fdatasync => Before::Sync { path: self.by_fd(call, first)? },
-            RENAME => Before::Rename { from: self.by_path(call, first)?, to: self.by_path(call, second)? },
-            libc::SYS_renameat | libc::SYS_renameat2 => {
-                Before::Rename { from: self.by_path(call, second)?, to: self.by_path(call, fourth)? }
-            }
-            UNLINK | RMDIR => Before::Remove { path: self.by_path(call, first)? },
-            libc::SYS_unlinkat => Before::Remove { path: self.by_path(call, second)? },
-            MKDIR => Before::Folder { path: self.by_path(call, first)? },
-            libc::SYS_mkdirat => Before::Folder { path: self.by_path(call, second)? },
-            libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 | libc::SYS_sync_file_range => {
+            libc::SYS_fsync | libc::SYS_fdatasync => Before::Sync {
+                path: self.by_fd(call, first)?,
+            },
+            RENAME => Before::Rename {
+                from: self.by_path(call, first)?,
+                to: self.by_path(call, second)?,
+            },
+            libc::SYS_renameat | libc::SYS_renameat2 => Before::Rename {
+                from: self.by_path(call, second)?,
+                to: self.by_path(call, fourth)?,
+            },
+            UNLINK | RMDIR => Before::Remove {
+                path: self.by_path(call, first)?,
+            },
+            libc::SYS_unlinkat => Before::Remove {
+                path: self.by_path(call, second)?,
+            },
+            MKDIR => Before::Folder {
+                path: self.by_path(call, first)?,
+            },
+            libc::SYS_mkdirat => Before::Folder {
+                path: self.by_path(call, second)?,
+            },
+            libc::SYS_writev
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_sync_file_range => {
                 let path = self.by_fd(call, first)?;
-                self.unknown.push(format!("call {} on {}", call.number, path.display()));
+                self.unknown
+                    .push(format!("call {} on {}", call.number, path.display()));
                 return None;
             }
             LINK | libc::SYS_truncate => {
                 let path = self.by_path(call, first)?;
-                self.unknown.push(format!("call {} on {}", call.number, path.display()));
+                self.unknown
+                    .push(format!("call {} on {}", call.number, path.display()));
                 return None;
             }
             // what is written through a shared mapping would be seen by nobody here
-            libc::SYS_mmap if third & 2 != 0 && fourth & 1 != 0 && i32::try_from(fifth.cast_signed()).is_ok_and(|fd| fd >= 0) => {
+            libc::SYS_mmap
+                if third & 2 != 0
+                    && fourth & 1 != 0
+                    && i32::try_from(fifth.cast_signed()).is_ok_and(|fd| fd >= 0) =>
+            {
                 let path = self.by_fd(call, fifth)?;
-                self.unknown.push(format!("{} is mapped for writing", path.display()));
+                self.unknown
+                    .push(format!("{} is mapped for writing", path.display()));
                 return None;
             }
             _ => return None,
@@ -174,9 +262,19 @@ impl Recorder {
     }
 
     fn place(&self, path: &Path) -> (Inode, String) {
-        let folder = path.parent().and_then(|folder| self.names.get(folder)).copied();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        (folder.unwrap_or_else(|| panic!("{} is in no known folder", path.display())), name)
+        let folder = path
+            .parent()
+            .and_then(|folder| self.names.get(folder))
+            .copied();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        (
+            folder.unwrap_or_else(|| panic!("{} is in no known folder", path.display())),
+            name,
+        )
     }
 
     fn make(&mut self, path: &Path, is_folder: bool) {
@@ -184,7 +282,12 @@ impl Recorder {
         let inode = self.inodes;
         self.inodes += 1;
         self.names.insert(path.to_owned(), inode);
-        self.log.push(Op::Make { folder, name, inode, is_folder });
+        self.log.push(Op::Make {
+            folder,
+            name,
+            inode,
+            is_folder,
+        });
     }
 
     fn after(&mut self, call: &Call, before: Before, result: i64) {
@@ -198,15 +301,24 @@ impl Recorder {
                 }
             }
             Before::Write { path, at } => {
-                let (Some(inode), Some(offset)) = (known(&path), at) else { return };
+                let (Some(inode), Some(offset)) = (known(&path), at) else {
+                    return;
+                };
                 let length = usize::try_from(result).unwrap_or(0);
                 let data = memory(call.pid, call.arguments[1], length);
                 assert_eq!(data.len(), length, "the memory of {}", call.pid);
-                self.log.push(Op::Write { inode, offset, data });
+                self.log.push(Op::Write {
+                    inode,
+                    offset,
+                    data,
+                });
             }
             Before::Length { path } => {
                 if let Some(inode) = known(&path) {
-                    self.log.push(Op::Length { inode, length: call.arguments[1] });
+                    self.log.push(Op::Length {
+                        inode,
+                        length: call.arguments[1],
+                    });
                 }
             }
             Before::AtLeast { path } => {
@@ -222,11 +334,20 @@ impl Recorder {
             }
             Before::Rename { from, to } => {
                 let ((folder, old), (other, new)) = (self.place(&from), self.place(&to));
-                assert_eq!(folder, other, "renamed into another folder: {}", to.display());
+                assert_eq!(
+                    folder,
+                    other,
+                    "renamed into another folder: {}",
+                    to.display()
+                );
                 if let Some(inode) = self.names.remove(&from) {
                     self.names.insert(to, inode);
                 }
-                self.log.push(Op::Rename { folder, from: old, to: new });
+                self.log.push(Op::Rename {
+                    folder,
+                    from: old,
+                    to: new,
+                });
             }
             Before::Remove { path } => {
                 let (folder, name) = self.place(&path);
@@ -238,7 +359,10 @@ impl Recorder {
     }
 
     fn name_of(&self, call: &Call) -> String {
-        self.commands.get(&call.command).cloned().unwrap_or_default()
+        self.commands
+            .get(&call.command)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -252,9 +376,16 @@ impl Watch for Recorder {
             let code = i32::try_from(call.arguments[0]).unwrap_or(-1);
             self.log.push(Op::Reported(self.name_of(call), code));
         }
-        if self.inside.as_ref().is_some_and(|(pid, _)| *pid != call.pid) {
-            let change = matches!(self.before(call), Some(_));
-            return if change { Act::Hold } else { Act::Go };
+        if self
+            .inside
+            .as_ref()
+            .is_some_and(|(pid, _)| *pid != call.pid)
+        {
+            return if self.before(call).is_some() {
+                Act::Hold
+            } else {
+                Act::Go
+            };
         }
         self.inside = self.before(call).map(|before| (call.pid, before));
         Act::Go

@@ -206,6 +206,7 @@ impl Past {
             oom_counters: Vec::new(),
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
+            redacted: false,
             cwd: "/srv".into(),
             started: Wall(Wall::now().0 - went.seconds_ago * 1_000),
             outcome: Outcome::Running,

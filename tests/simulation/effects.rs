@@ -1,15 +1,16 @@
 //! What a question does to the store, at one moment, and what the answer is.
 
 use crate::lease::blocks;
+use crate::lease::file_taker::may_begin;
 use crate::lease::holder::FileRead;
-use crate::lease::row::Row;
+use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
 use crate::lease::taker::{Looked, Written};
-use crate::name::Token;
 
-use super::machine::{MS, SECOND};
-use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
-use super::store::{Block, Kind, Outcome, Slot, Store, Who, statement};
+use super::machine::{MS, SECOND, Time};
+use super::run::{Answer, Ask, Keeper, Role};
+use super::statement;
+use super::store::{Block, Kind, Outcome, Slot, Store, Who};
 use super::world::{Event, World, name, say};
 
 /// How a step fails although, or because, its process did all right.
@@ -41,7 +42,11 @@ impl Ask {
     }
 
     fn writes(&self) -> bool {
-        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteSlot { .. })
+        self.is_transaction()
+            || matches!(
+                self,
+                Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. }
+            )
     }
 
     /// Nothing of the store's.
@@ -53,6 +58,12 @@ impl Ask {
 impl World {
     pub fn is_cut(&self, host: usize) -> bool {
         self.profile.kind != Kind::Local && self.now < self.hosts[host].cut_until
+    }
+
+    /// How long until what hangs is tried again.
+    pub fn hangs(&mut self, host: usize) -> Time {
+        let left = self.hosts[host].cut_until - self.now;
+        left.min(5 * SECOND) + self.chance.below(SECOND)
     }
 
     pub fn applies(&mut self, event: Event) {
@@ -89,10 +100,12 @@ impl World {
         }
         if self.is_cut(place.host) && !ask.is_local() {
             if self.profile.hard_mount {
-                let delay = self.hosts[place.host].cut_until - self.now + self.chance.below(SECOND);
+                let delay = self.hangs(place.host);
                 return self.at(delay, event);
             }
-            let delay = self.chance.delay(SECOND, self.profile.base_ttl * SECOND / 2);
+            let delay = self
+                .chance
+                .delay(SECOND, self.profile.base_ttl * SECOND / 2);
             let failed = Event::Answered(run, role, Box::new(Answer::Failed));
             // the request may have reached the server before
             if late && ask.writes() && self.chance.permille(100) {
@@ -144,6 +157,7 @@ impl World {
     }
 
     /// `None`: ask again soon.
+    #[expect(clippy::too_many_lines, reason = "one arm for each question")]
     fn effect(&mut self, run: usize, ask: &Ask) -> Option<Answer> {
         let place = self.runs[run].place;
         Some(match ask {
@@ -157,7 +171,7 @@ impl World {
                     self.store.tables.row.clone(),
                 )
             })),
-            Ask::Grant { over, floor } => self.grant(run, over.as_ref(), *floor),
+            Ask::Grant { over, file } => self.grant(run, over.as_ref(), file.as_ref()),
             Ask::GiveBack => {
                 statement::give_back(&mut self.store.tables.row, &self.runs[run].owner);
                 Answer::Done
@@ -184,13 +198,19 @@ impl World {
                 Answer::Done
             }
             Ask::Mark(old) => Answer::Mark(self.mark(run, old)),
-            Ask::WriteSlot {
-                seq,
-                durable,
-                released,
-            } => self.write_slot(run, *seq, *durable, *released),
+            Ask::WriteGrant(token) => {
+                self.runs[run].token = Some(*token);
+                self.write_slot(run, 1, true)
+            }
+            Ask::WriteSlot { seq, durable } => self.write_slot(run, *seq, *durable),
             Ask::ReadLock => {
-                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| !lock.taken_away))
+                let granting = matches!(
+                    self.runs[run].keeper,
+                    Keeper::FileTaking(..) | Keeper::FileSpooled(_)
+                );
+                Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| {
+                    !lock.taken_away && (!granting || self.store.path == Some(lock.file))
+                }))
             }
             Ask::ReadFile => {
                 let file = self.own_file(run)?;
@@ -203,12 +223,19 @@ impl World {
             }
             Ask::RenewRow => {
                 let (owner, token) = (self.runs[run].owner.clone(), self.runs[run].token?);
-                Answer::Ours(statement::renew(&mut self.store.tables.row, &owner, token))
+                let ours = statement::renew(&mut self.store.tables.row, &owner, token);
+                if ours {
+                    self.runs[run].watch.row_renewed = self.now;
+                }
+                Answer::Ours(ours)
             }
             Ask::ReadWishes => {
                 let token = self.runs[run].token?;
                 let file = self.store.path.map(|file| &self.store.files[file]);
                 Answer::Wishes(file.map(|file| file.wishes(token)).unwrap_or_default())
+            }
+            Ask::Begun(token, _) if !may_begin(self.store.tables.row.as_ref(), *token) => {
+                Answer::Ours(false)
             }
             Ask::Begun(token, old) => {
                 if let Some(old) = old {
@@ -239,6 +266,7 @@ impl World {
                 Answer::Done
             }
             Ask::Attempted(outcome) => {
+                self.refused(run);
                 self.store.tables.upsert(run, *outcome);
                 self.fold();
                 Answer::Done
@@ -262,30 +290,13 @@ impl World {
     fn fold(&mut self) {
         for (run, token, outcome) in std::mem::take(&mut self.store.spool) {
             let owner = self.runs[run].owner.clone();
-            self.store.tables.finish(run, &owner, token.filter(|_| outcome != Outcome::Running), outcome);
+            self.store.tables.finish(
+                run,
+                &owner,
+                token.filter(|_| outcome != Outcome::Running),
+                outcome,
+            );
         }
-    }
-
-    fn try_lock(&mut self, run: usize, file: usize) -> bool {
-        self.server_looks();
-        let scope = self.profile.kind.scope(self.runs[run].place.host);
-        let taken = self.active.iter().any(|&other| {
-            other != run
-                && self.runs[other].holds_lock()
-                && self.runs[other]
-                    .lock
-                    .is_some_and(|lock| (lock.file, lock.scope) == (file, scope))
-        });
-        if !taken {
-            self.runs[run].lock = Some(KernelLock {
-                file,
-                scope,
-                keeper: true,
-                guard: false,
-                taken_away: false,
-            });
-        }
-        !taken
     }
 
     fn holder_for_others(&self) -> Option<Who> {
@@ -293,7 +304,10 @@ impl World {
         if !self.profile.kind.is_lockfile() {
             return row.filter(|row| !row.released).map(|row| row.holder);
         }
-        let slot = self.store.path.and_then(|file| self.store.files[file].newest());
+        let slot = self
+            .store
+            .path
+            .and_then(|file| self.store.files[file].newest());
         match crate::lease::file_taker::later(row, slot.map(|slot| slot.token)) {
             Some(row) => (!row.released).then_some(row.holder),
             None => slot.filter(|slot| !slot.released).map(|slot| slot.run),
@@ -302,7 +316,9 @@ impl World {
 
     fn mark(&self, run: usize, old: &Row<Who>) -> Mark {
         let file = self.runs[run].lock.map_or(0, |lock| lock.file);
-        let slot = self.store.files[file].newest().filter(|_| !self.profile.kind.is_lockfile());
+        let slot = self.store.files[file]
+            .newest()
+            .filter(|_| !self.profile.kind.is_lockfile());
         old.mark(
             slot.map(|slot| (slot.token, &slot.owner, slot.seq)),
             Store::file_id(file),
@@ -321,19 +337,19 @@ impl World {
         }
     }
 
-    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, floor: Option<Token>) -> Answer {
-        let row = self.store.tables.row.clone();
-        let Some(token) = self.store.next_token(floor, over) else {
-            return match row {
-                Some(row) => Answer::Written(Written::Held(row)),
-                None => Answer::Failed,
-            };
+    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, file: Option<&Row<Who>>) -> Answer {
+        let token = match row::may_grant(self.store.tables.row.as_ref(), file, over) {
+            Ok(token) => token,
+            Err(other) => return Answer::Written(Written::Held(other.clone())),
         };
-        if let Some(old) = row.filter(|row| !row.released) {
-            if over.is_some() {
-                self.store.tables.abandon(old.holder);
+        if let Some(old) = over {
+            self.store.tables.abandon(old.holder);
+            let row = self.store.tables.row.as_ref();
+            if row
+                .is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released)
+            {
+                self.taken_over(run, old.holder);
             }
-            self.taken_over(run, old.holder);
         }
         let Some(file) = self.own_file(run) else {
             return Answer::Failed;
@@ -354,12 +370,11 @@ impl World {
     }
 
     /// A local store's first slot, which nobody waits for.
-    pub fn write_first_slot(&mut self, run: usize, token: Token) {
-        self.runs[run].token = Some(token);
-        self.write_slot(run, 0, false, false);
+    pub fn write_first_slot(&mut self, run: usize) {
+        self.write_slot(run, 0, false);
     }
 
-    fn write_slot(&mut self, run: usize, seq: u64, durable: bool, released: bool) -> Answer {
+    fn write_slot(&mut self, run: usize, seq: u64, durable: bool) -> Answer {
         let (Some(file), Some(token)) = (self.own_file(run), self.runs[run].token) else {
             return Answer::Failed;
         };
@@ -367,21 +382,17 @@ impl World {
         if let Keeper::Holding(holding) = &mut r.keeper {
             holding.slot_taken = self.now;
         }
-        let granting = matches!(r.keeper, Keeper::FileGranting(..));
         let slot = Slot {
             token,
             owner: r.owner.clone(),
             run,
             seq,
-            released,
+            released: false,
             ttl: r.plan.ttl,
         };
         // over a network, what the server has taken is as good as on its disk
         let durable = durable || self.profile.kind != Kind::Local;
         self.store.files[file].write(blocks::slot(token, seq), Block::Slot(slot), durable);
-        if granting && self.runs[run].watch.granted_at.is_none() {
-            self.granted(run, token);
-        }
         Answer::Done
     }
 
@@ -402,59 +413,6 @@ impl World {
             };
             let block = blocks::slot(released.token, released.seq);
             self.store.files[file].write(block, Block::Slot(released), true);
-        }
-    }
-
-    /// What `supervise::tree` finds and ends on the machine of `run`, in its pid namespace.
-    fn sweep(&mut self, run: usize, old: usize) -> Option<Answer> {
-        let visible = self.runs[old].place == self.runs[run].place;
-        if !visible {
-            return Some(Answer::Alive(false));
-        }
-        if self.runs[old].any_of_three() {
-            return Some(Answer::Alive(true));
-        }
-        for member in 0..self.runs[old].tree.len() {
-            self.kill_member(old, member);
-        }
-        (!self.runs[old].tree_lives()).then_some(Answer::Alive(false))
-    }
-
-    /// The server gives up the locks of a machine that was started anew, or was silent for its lease.
-    pub fn locks_of_a_machine_that_is_back(&mut self, host: usize) {
-        for run in self.active.clone() {
-            let r: &mut Run = &mut self.runs[run];
-            if r.place.host == host
-                && r.place.boot != self.hosts[host].boot
-                && let Some(lock) = &mut r.lock
-            {
-                lock.taken_away = true;
-            }
-        }
-    }
-
-    /// A server with a lease: who was silent for as long has its locks no more, from then on.
-    fn server_looks(&mut self) {
-        if self.profile.kind != Kind::FileLease {
-            return;
-        }
-        let lease = self.profile.base_ttl * SECOND;
-        for run in self.active.clone() {
-            let host = &self.hosts[self.runs[run].place.host];
-            let silent = match (self.is_cut(self.runs[run].place.host), host.frozen) {
-                (true, _) => host.cut_since,
-                (_, Some(_)) => host.frozen_since,
-                _ if !host.up => host.down_since,
-                _ => continue,
-            };
-            // the machine's kernel renews by itself, two thirds of a lease apart
-            let contact = host.contact.max(silent.saturating_sub(lease * 2 / 3));
-            let silent = self.now.saturating_sub(contact);
-            if silent >= lease
-                && let Some(lock) = &mut self.runs[run].lock
-            {
-                lock.taken_away = true;
-            }
         }
     }
 }

@@ -92,11 +92,25 @@ impl World {
         let (now, lasts) = (self.now, self.a_while());
         match kind {
             6 | 11 if self.hosts[host].frozen.is_none() => {
-                say!(self, usize::MAX, "host", "{host} is frozen{}", if kind == 11 { ", and its clock with it" } else { "" });
+                say!(
+                    self,
+                    usize::MAX,
+                    "host",
+                    "{host} is frozen{}",
+                    if kind == 11 {
+                        ", and its clock with it"
+                    } else {
+                        ""
+                    }
+                );
                 self.hosts[host].freeze(now, now + lasts, kind == 11);
                 self.at(lasts, super::world::Event::Thaw(host, now + lasts));
             }
-            7 if self.hosts[host].frozen.is_none() => self.power_cut(host, lasts),
+            7 if self.hosts[host].frozen.is_none()
+                && (self.profile.kind != Kind::Local || self.database_is_current()) =>
+            {
+                self.power_cut(host, lasts);
+            }
             8 => self.cut(host, lasts),
             19 => {
                 for host in 0..self.hosts.len() {
@@ -108,6 +122,14 @@ impl World {
             16 => {
                 let hours = i64::try_from(self.chance.below(11)).expect("small") - 5;
                 self.hosts[host].wall += hours * 3_600_000_000_000;
+                let shows = self.hosts[host].wall_clock(now);
+                say!(
+                    self,
+                    usize::MAX,
+                    "host",
+                    "{host}: its wall clock shows {} s",
+                    shows.0 / SECOND
+                );
             }
             _ => {}
         }
@@ -153,8 +175,18 @@ impl World {
                 let (Some(file), Some(token)) = (self.store.path, self.newest) else {
                     return;
                 };
-                say!(self, usize::MAX, "operator", "{} {token}", if kind == 12 { "unlock" } else { "stop" });
-                let block = if kind == 12 { blocks::REVOKE } else { blocks::STOP };
+                say!(
+                    self,
+                    usize::MAX,
+                    "operator",
+                    "{} {token}",
+                    if kind == 12 { "unlock" } else { "stop" }
+                );
+                let block = if kind == 12 {
+                    blocks::REVOKE
+                } else {
+                    blocks::STOP
+                };
                 self.store.files[file].write(block, Block::Token(token), true);
             }
             14 => self.store.full_until = self.now + lasts,
@@ -164,26 +196,48 @@ impl World {
         }
     }
 
-    /// Not while the database is older than the lock file: together they are all that knows the tokens.
+    /// The database knows the newest token. While it does not, the lock file is all that does.
+    fn database_is_current(&self) -> bool {
+        self.store.tables.row.as_ref().map(|row| row.token) == self.newest
+    }
+
     fn lock_file_is_deleted(&mut self) {
-        let known = self.store.tables.row.as_ref().map(|row| row.token);
-        if known != self.newest || self.store.path.is_none() {
+        if !self.database_is_current() || self.store.path.is_none() {
             return;
         }
         say!(self, usize::MAX, "outsider", "deletes the lock file");
         self.store.path = None;
         for run in self.active.clone() {
             self.runs[run].watch.replaced.get_or_insert(self.now);
+            let known = self.store.tables.row.as_ref();
+            let unknown = known.is_none_or(|row| row.holder != run);
+            let spooled = matches!(self.runs[run].keeper, Keeper::FileSpooled(_));
+            if self.profile.kind.is_lockfile()
+                && unknown
+                && (spooled || self.runs[run].watch.granted_at.is_some())
+            {
+                // its grant did not come into the history either
+                self.runs[run].watch.excused = true;
+                self.tokens_unknown = true;
+            }
         }
     }
 
     /// Promised is only that tokens go on growing, as far as the lock file knows them, and what the kernel's locks give.
     fn database_is_put_back(&mut self) {
-        let file = self.store.path.and_then(|file| self.store.files[file].newest());
+        let file = self
+            .store
+            .path
+            .and_then(|file| self.store.files[file].newest());
         if file.map(|slot| slot.token) < self.newest {
             return;
         }
-        say!(self, usize::MAX, "outsider", "puts the database back from a backup");
+        say!(
+            self,
+            usize::MAX,
+            "outsider",
+            "puts the database back from a backup"
+        );
         self.store.tables = self.store.backup.clone();
         self.store.generation += 1;
         for run in &mut self.runs {
@@ -191,8 +245,8 @@ impl World {
         }
         for run in self.active.clone() {
             let r = &mut self.runs[run];
-            if self.profile.kind == Kind::NoReach || r.watch.replaced.is_some() {
-                r.watch.excused = Some("the database that knew it was put back from a backup");
+            if r.watch.replaced.is_some() {
+                r.watch.excused = true;
             }
         }
     }
@@ -204,7 +258,7 @@ impl World {
         }
         let has_it = matches!(
             self.runs[run].keeper,
-            Keeper::Taking(_) | Keeper::FileTaking(..) | Keeper::FileGranting(..)
+            Keeper::Taking(_) | Keeper::FileTaking(..)
         );
         if !self.chance.permille(if has_it { 30 } else { 4 }) {
             return;

@@ -113,9 +113,9 @@ impl Host {
         Boot(self.base + self.offsets[container] + u64::try_from(shown).unwrap_or(u64::MAX))
     }
 
-    /// The wall clock, in nanoseconds.
-    pub fn wall_clock(&self, now: Time) -> u64 {
-        (now + 1_000_000 * SECOND).saturating_add_signed(self.wall)
+    /// The wall clock. Nothing about a lock is decided by it, and [`super::planted`] has a bug that does.
+    pub fn wall_clock(&self, now: Time) -> Boot {
+        Boot((now + 1_000_000 * SECOND).saturating_add_signed(self.wall))
     }
 
     /// When BOOTTIME in `container` will show `at`.
@@ -123,6 +123,9 @@ impl Host {
         let shown = at.0.saturating_sub(self.base + self.offsets[container]);
         let run = u128::from(shown) * 1_000_000
             / u128::from(1_000_000u64.saturating_add_signed(self.drift));
-        u64::try_from(run).unwrap_or(u64::MAX / 4).min(u64::MAX / 4) + self.booted + self.stalled + 2
+        u64::try_from(run).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+            + self.booted
+            + self.stalled
+            + 2
     }
 }

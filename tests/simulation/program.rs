@@ -12,17 +12,23 @@ mod lease;
 #[path = "../../src/name.rs"]
 mod name;
 
+mod attempts;
 mod chance;
 mod effects;
 mod faults;
 mod guard;
+mod holding;
 mod keeper;
+mod kernel;
 mod machine;
+mod processes;
 mod rules;
 mod run;
+mod statement;
 mod store;
 mod world;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -49,14 +55,18 @@ fn main() -> ExitCode {
 }
 
 fn number(text: &str) -> u64 {
-    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
 fn trace(seed: u64) -> ExitCode {
     let mut world = World::new(seed, true);
     world.go();
+    let mut out = std::io::stdout().lock();
     for line in &world.lines {
-        println!("{line}");
+        if writeln!(out, "{line}").is_err() {
+            return ExitCode::FAILURE;
+        }
     }
     match world.violation {
         Some(violation) => {
@@ -86,15 +96,10 @@ fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
                     let mut world = World::new(seed, false);
                     world.go();
                     let t = world.tallies;
-                    for (sum, n) in sums.iter().zip([
-                        1,
-                        t.grants,
-                        t.at_once,
-                        t.lapsed,
-                        t.lost,
-                        t.faults,
-                        t.fenced,
-                    ]) {
+                    for (sum, n) in sums
+                        .iter()
+                        .zip([1, t.grants, t.at_once, t.lapsed, t.lost, t.faults, t.fenced])
+                    {
                         sum.fetch_add(n, Ordering::Relaxed);
                     }
                     if let Some(violation) = world.violation {

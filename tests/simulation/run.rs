@@ -57,13 +57,13 @@ pub enum Message {
     Granted(Token),
     NotRun,
     Finished,
-    Ended(Option<Cause>),
+    Ended,
     // to the keeper
     Drained,
     TreeGone,
     // to the guard
-    Start(Option<Deadline>),
-    Renewed(Option<Deadline>),
+    Start(Option<Deadline>, Option<Boot>),
+    Renewed(Option<Deadline>, Option<Boot>),
     End(Cause),
     Recorded,
 }
@@ -79,7 +79,7 @@ pub enum Ask {
     Begin(usize),
     Grant {
         over: Option<Row<Who>>,
-        floor: Option<Token>,
+        file: Option<Row<Who>>,
     },
     GiveBack,
     Look(Row<Who>),
@@ -88,10 +88,11 @@ pub enum Ask {
     Sweep(Who),
     Claim(Token),
     Mark(Row<Who>),
+    /// A lockfile store's grant.
+    WriteGrant(Token),
     WriteSlot {
         seq: u64,
         durable: bool,
-        released: bool,
     },
     ReadLock,
     ReadFile,
@@ -138,9 +139,9 @@ pub enum Keeper {
     Taking(Box<Taker<Who>>),
     /// The same in a lockfile store; the run that it ended, and when it sent its grant.
     FileTaking(Box<FileTaker<Who>>, Option<Who>),
-    /// The first slot is written, the history not yet.
-    FileGranting(Option<Who>, Boot),
+    /// The grant stands, the history is being written.
     FileBegun(Boot),
+    FileSpooled(Boot),
     FileBeginning(Boot),
     GivingBack,
     Pausing,
@@ -156,13 +157,17 @@ pub struct Holding {
     pub next_beat: Boot,
     pub renewing: bool,
     pub ending: Option<Cause>,
-    pub ended: Option<Option<Cause>>,
+    pub ended: bool,
     pub drained: bool,
     pub drain_by: Option<Boot>,
     /// When the store took the slot of the heartbeat that goes on.
     pub slot_taken: Time,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as in the product: each comes at its own time"
+)]
 pub struct Guard {
     pub fence: Fence,
     pub front_gone: bool,
@@ -175,11 +180,15 @@ pub struct Guard {
     pub give_up: Option<Boot>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as in the product: each comes at its own time"
+)]
 #[derive(Default)]
 pub struct Front {
     pub token: Option<Token>,
     pub not_run: bool,
-    pub ended: Option<Option<Cause>>,
+    pub ended: bool,
     pub drained: bool,
     pub finished: bool,
     pub give_up: Time,
@@ -249,6 +258,10 @@ pub enum Pending {
 }
 
 /// What the rules must know of a run, and nobody in the world does.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that happened or not"
+)]
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     pub began: Option<Time>,
@@ -257,12 +270,18 @@ pub struct Watch {
     pub leased: bool,
     /// The store took the slot of its last heartbeat that succeeded then.
     pub slot_taken: Time,
+    /// The row was renewed then.
+    pub row_renewed: Time,
+    /// What the guard was last told that its deadline counts from.
+    pub told: Option<Boot>,
+    /// Its grant could not be given back.
+    pub kept: bool,
     /// Somebody took its lapsed lease over, having first looked then.
     pub taken_over: Option<Time>,
     /// What it found when it looked: for [`Watch::taken_over`].
     pub looked: Time,
-    /// The design promises nothing about its overlaps any more, for this reason.
-    pub excused: Option<&'static str>,
+    /// The design promises nothing about its overlaps any more.
+    pub excused: bool,
     /// Nobody could record its end, and it said so.
     pub told_loss: bool,
     /// The keeper lived to its own end.
@@ -311,11 +330,7 @@ impl Run {
 /// What the holder's next step is, as a question to the store.
 pub fn ask_of(step: holder::Step) -> Result<Ask, holder::Beat> {
     Ok(match step {
-        holder::Step::WriteSlot { seq, durable } => Ask::WriteSlot {
-            seq,
-            durable,
-            released: false,
-        },
+        holder::Step::WriteSlot { seq, durable } => Ask::WriteSlot { seq, durable },
         holder::Step::ReadLock => Ask::ReadLock,
         holder::Step::ReadFile => Ask::ReadFile,
         holder::Step::RenewRow => Ask::RenewRow,
@@ -327,7 +342,7 @@ pub fn ask_of(step: holder::Step) -> Result<Ask, holder::Beat> {
 /// What the taker's next step is, as a question to the store.
 pub fn ask_of_taker(step: taker::Step<Who>) -> Result<Ask, taker::Over> {
     Ok(match step {
-        taker::Step::Grant { over, floor } => Ask::Grant { over, floor },
+        taker::Step::Grant { over, file } => Ask::Grant { over, file },
         taker::Step::GiveBack => Ask::GiveBack,
         taker::Step::Look(old) => Ask::Look(old),
         taker::Step::Remember(sighting) => Ask::Remember(sighting),
@@ -338,15 +353,14 @@ pub fn ask_of_taker(step: taker::Step<Who>) -> Result<Ask, taker::Over> {
     })
 }
 
-/// And a lockfile store's taker's; the token that it is to write otherwise.
-pub fn ask_of_file_taker(
-    step: file_taker::Step<Who>,
-) -> Result<Ask, Result<Token, taker::Over>> {
+/// And a lockfile store's taker's.
+pub fn ask_of_file_taker(step: file_taker::Step<Who>) -> Result<Ask, taker::Over> {
     Ok(match step {
         file_taker::Step::Look(row) => Ask::Seen(row),
         file_taker::Step::Remember(sighting) => Ask::Remember(sighting),
         file_taker::Step::Clear(old) => Ask::Sweep(old),
-        file_taker::Step::Write(token) => return Err(Ok(token)),
-        file_taker::Step::Over(over) => return Err(Err(over)),
+        file_taker::Step::Write(token) => Ask::WriteGrant(token),
+        file_taker::Step::ReadLock => Ask::ReadLock,
+        file_taker::Step::Over(over) => return Err(over),
     })
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::lease::blocks;
 use crate::lease::heartbeat::Wishes;
-use crate::lease::row::{self, Row};
+use crate::lease::row::Row;
 use crate::lease::takeover::{FileId, Sighting};
 use crate::name::{RunId, Token};
 
 use super::machine::{Place, Time};
+use super::statement;
 
 /// How kernel locks and leases work here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,61 +42,6 @@ impl Kind {
 
 /// The holder in a row: the number of its run.
 pub type Who = usize;
-
-/// The statements of `store::sqlite::locks`, on a value.
-pub mod statement {
-    use super::{FileId, Row, RunId, Token};
-    use std::time::Duration;
-
-    pub fn grant<H>(
-        row: &mut Option<Row<H>>,
-        token: Token,
-        owner: RunId,
-        ttl: Duration,
-        granted_on: FileId,
-        holder: H,
-    ) {
-        *row = Some(Row {
-            token,
-            owner,
-            released: false,
-            seq: 0,
-            ttl,
-            granted_on,
-            holder,
-        });
-    }
-
-    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && row.token == token && !row.released => {
-                row.seq += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && row.token == token && !row.released => {
-                row.released = true;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn give_back<H>(row: &mut Option<Row<H>>, owner: &RunId) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && !row.released => {
-                row.released = true;
-                true
-            }
-            _ => false,
-        }
-    }
-}
 
 /// What the history says of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +94,21 @@ pub struct Slot {
     pub seq: u64,
     pub released: bool,
     pub ttl: Duration,
+}
+
+impl Slot {
+    /// As a row of a database that does not know it.
+    pub fn into_row(self, granted_on: FileId) -> Row<Who> {
+        Row {
+            token: self.token,
+            owner: self.owner,
+            released: self.released,
+            seq: 0,
+            ttl: self.ttl,
+            granted_on,
+            holder: self.run,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -249,9 +210,5 @@ impl Store {
             dev: 1,
             ino: file as u64 + 10,
         }
-    }
-
-    pub fn next_token(&self, floor: Option<Token>, over: Option<&Row<Who>>) -> Option<Token> {
-        row::may_grant(self.tables.row.as_ref(), floor, over)
     }
 }

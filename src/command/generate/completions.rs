@@ -62,8 +62,8 @@ _joblock_with_jobs() {
     done
     _joblock "$@"
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
-        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
-        --unless-succeeded-within|--keep|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
+        -[wtksE]|--wait|--time-limit|--kill-after|--signal|--conflict-exit-code|--max-waiters|--ttl|--lock|--reason|--tag|--trigger) return 0 ;;
+        --unless-succeeded-within|--keep|--redact|--since|--until|--outcome|--host|--limit|--store|--config) return 0 ;;
     esac
     if [[ -n "$verb" && "$cur" != -* ]]; then
         jobs="$(joblock generate jobs "${where[@]}" 2>/dev/null)"

@@ -1,5 +1,6 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::side::{Asked, Side};
 use super::slots::{self, Slot};
 use super::wait::Waiters;
 use crate::clock::{Boot, Wall};
-use crate::lease::file_taker::{FileTaker, Found, Over, Step};
+use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
 use crate::lease::takeover::Unreleased;
 use crate::name::{RunId, Token};
@@ -87,17 +88,44 @@ impl Steps for Arc<Inner> {
                             left,
                         });
                     }
-                    Cleared::Alive => taker.cleared(true),
+                    Cleared::Alive => taker.cleared(true, Boot::now()),
                     Cleared::Gone { .. } => {
                         old = Some(holder.run_id);
-                        taker.cleared(false)
+                        taker.cleared(false, Boot::now())
                     }
                 },
                 Step::Write(token) => {
-                    let abandoned = old.map(|run| self.abandoned(request, &run)).transpose()?;
-                    return LockfileGrant::write(self, request, side, token, abandoned.as_ref())
-                        .map(|grant| Look::Granted(Box::new(grant)));
+                    let slot = self.slot(&request.holder, token, 1, false);
+                    side.write(&slot, true).map_err(broken)?;
+                    taker.written()
                 }
+                Step::ReadLock => {
+                    let still = side.still_locked().map_err(broken)?
+                        && side.lock.is_at_path().map_err(broken)?;
+                    taker.lock_read(still)
+                }
+                Step::Over(Over::Granted { token, sent }) => {
+                    // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
+                    // the history still waits for the end of the run before, which was ended when it was taken over.
+                    let unended = known.row.as_ref().filter(|row| !row.released);
+                    let runs: BTreeSet<_> = old
+                        .into_iter()
+                        .chain(unended.map(|row| row.owner.clone()))
+                        .collect();
+                    let abandoned: Vec<_> = runs
+                        .iter()
+                        .map(|run| self.abandoned(request, run))
+                        .collect::<Result<_, _>>()?;
+                    let by = if self.server_lease.is_some() {
+                        By::Server
+                    } else {
+                        By::File
+                    };
+                    let lease = Lease::new(token, self.timing(), by, 1, sent);
+                    let grant = LockfileGrant::begin(self, request, side, lease, &abandoned)?;
+                    return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
+                }
+                Step::Over(Over::Again) => return Ok(Look::Again),
                 Step::Over(Over::Until(until)) => {
                     let seen = self.inspect(&request.lock)?;
                     return Ok(Look::Leased(seen, until.since(Boot::now())));
@@ -143,6 +171,21 @@ impl Inner {
     }
 }
 
+impl Inner {
+    fn slot(&self, holder: &Holder, token: Token, seq: u64, released: bool) -> Slot {
+        Slot {
+            token,
+            owner: holder.run_id.clone(),
+            seq,
+            released,
+            ttl_ms: u64::try_from(self.timing().ttl().as_millis()).unwrap_or(u64::MAX),
+            at: Wall::now(),
+            sent: Boot::now(),
+            holder: holder.clone(),
+        }
+    }
+}
+
 struct Abandoned {
     run: RunId,
     outcome: Outcome,
@@ -159,67 +202,72 @@ struct LockfileGrant {
 }
 
 impl LockfileGrant {
-    /// The grant: into the file, then the run's begin into the history or the spool.
-    fn write(
+    /// The grant stands in the file; the run's begin goes into the history or the spool. `None`: somebody else has been granted the lock,
+    /// on a file that was put in the place of ours.
+    fn begin(
         inner: &Arc<Inner>,
         request: &LockRequest<'_>,
         side: Side,
-        token: Token,
-        abandoned: Option<&Abandoned>,
-    ) -> Result<Self, StoreError> {
+        lease: Lease,
+        abandoned: &[Abandoned],
+    ) -> Result<Option<Self>, StoreError> {
+        let token = lease.token();
         let mut record = request.record.clone();
         record.token = Some(token);
-        let sent = Boot::now();
-        let by = if inner.server_lease.is_some() {
-            By::Server
-        } else {
-            By::File
+        let row = LockRow {
+            token,
+            owner: record.run_id.clone(),
+            released: false,
+            seq: 0,
+            ttl: inner.timing().ttl(),
+            granted_on: side.lock.id,
+            holder: request.holder.clone(),
         };
-        let mut grant = LockfileGrant {
+        let written = inner.db().write(|tx| {
+            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), token) {
+                return Ok(false);
+            }
+            for old in abandoned {
+                rows::abandon(tx, &old.run, old.outcome, old.memory)?;
+            }
+            locks::grant(tx, &request.lock, &row)?;
+            rows::upsert(tx, &record)?;
+            Ok(true)
+        });
+        if let Ok(false) = written {
+            return Ok(None);
+        }
+        let written = written.map(drop);
+        let path = &side.lock.path;
+        // the spool could not tell whether another was granted the lock
+        if written.is_err()
+            && !side
+                .lock
+                .is_at_path()
+                .map_err(|e| trouble::from_io(path, &e))?
+        {
+            return Ok(None);
+        }
+        let grant = LockfileGrant {
             inner: Arc::clone(inner),
             side,
             holder: request.holder.clone(),
             record,
-            lease: Lease::new(token, inner.timing(), by, sent),
+            lease,
             lost: false,
         };
-        grant.slot(1, sent, false, true)?;
-        grant.lease.slot_written();
-        let row = LockRow {
-            token,
-            owner: grant.record.run_id.clone(),
-            released: false,
-            seq: 0,
-            ttl: inner.timing().ttl(),
-            granted_on: grant.side.lock.id,
-            holder: grant.holder.clone(),
-        };
-        let written = inner.db().write(|tx| {
-            if let Some(old) = abandoned {
-                rows::abandon(tx, &old.run, old.outcome, old.memory)?;
-            }
-            locks::grant(tx, &request.lock, &row)?;
-            rows::upsert(tx, &grant.record)
-        });
         if let Err(error) = inner.spool.instead(written, &grant.record, None, || Ok(())) {
             // not started, so the lock is given back; if even that fails, the next one sweeps
-            let _ = grant.slot(2, sent, true, true);
+            let _ = grant.write_slot(grant.lease.seq() + 1, true, true);
             return Err(error);
         }
-        Ok(grant)
+        Ok(Some(grant))
     }
 
-    fn slot(&self, seq: u64, now: Boot, released: bool, durable: bool) -> Result<(), StoreError> {
-        let slot = Slot {
-            token: self.lease.token(),
-            owner: self.record.run_id.clone(),
-            seq,
-            released,
-            ttl_ms: u64::try_from(self.inner.timing().ttl().as_millis()).unwrap_or(u64::MAX),
-            at: Wall::now(),
-            sent: now,
-            holder: self.holder.clone(),
-        };
+    fn write_slot(&self, seq: u64, released: bool, durable: bool) -> Result<(), StoreError> {
+        let slot = self
+            .inner
+            .slot(&self.holder, self.lease.token(), seq, released);
         self.side.write(&slot, durable).map_err(|e| self.io(&e))
     }
 
@@ -238,7 +286,7 @@ impl LockfileGrant {
                     self.lease.lock_read(still)
                 }
                 HolderStep::WriteSlot { seq, durable } => {
-                    self.slot(seq, now, false, durable)?;
+                    self.write_slot(seq, false, durable)?;
                     self.lease.slot_written()
                 }
                 HolderStep::ReadFile => {
@@ -305,7 +353,7 @@ impl Grant for LockfileGrant {
                 .holders()
                 .is_ok_and(|found| found.newest.is_some_and(|s| s.owner == self.record.run_id))
         {
-            let _ = self.slot(self.lease.seq() + 1, Boot::now(), true, true);
+            let _ = self.write_slot(self.lease.seq() + 1, true, true);
         }
         recorded
     }

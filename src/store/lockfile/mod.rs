@@ -16,6 +16,7 @@ pub mod file;
 pub mod gate;
 mod grant;
 pub mod probe;
+pub mod queue;
 pub mod side;
 pub mod slots;
 pub mod wait;
@@ -41,6 +42,7 @@ use crate::store::{
     Request, Store, StoreError, mount, trouble, vanished,
 };
 use file::LockFile;
+use queue::Queued;
 use slots::Slot;
 use wait::Waiters;
 
@@ -214,6 +216,15 @@ impl Locks for LockfileStore {
         attempt::attempt(&self.inner, request, until)
     }
 
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
         self.inner.inspect(lock)
     }
@@ -240,6 +251,10 @@ impl Locks for LockfileStore {
 
     fn revoke(&self, lock: &LockName, request: &Request) -> Result<(), StoreError> {
         self.inner.leave(lock, slots::Place::Revoke, request)
+    }
+
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.inner.lock_path(lock)
     }
 
     fn probe(&self) -> Vec<Finding> {

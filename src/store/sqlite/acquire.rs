@@ -54,8 +54,16 @@ fn with_lock(
     let Some(side) = Side::of(file).map_err(broken)? else {
         return Ok(Look::Again);
     };
-    let floor = side.holders().map_err(broken)?.newest.map(|s| s.token);
-    let (mut taker, mut step) = Taker::begin(before, floor);
+    let file = side.holders().map_err(broken)?.newest.map(|slot| LockRow {
+        token: slot.token,
+        ttl: slot.ttl(),
+        owner: slot.owner,
+        released: slot.released,
+        seq: 0,
+        granted_on: side.lock.id,
+        holder: slot.holder,
+    });
+    let (mut taker, mut step) = Taker::begin(before, file);
     let hands = Hands {
         inner,
         request,
@@ -64,8 +72,8 @@ fn with_lock(
     let mut trouble = None;
     loop {
         step = match step {
-            Step::Grant { over, floor } => {
-                taker.written(match hands.write_grant(floor, over.as_ref()) {
+            Step::Grant { over, file } => {
+                taker.written(match hands.write_grant(file.as_ref(), over.as_ref()) {
                     Ok(written) => written,
                     Err(error) => {
                         trouble = Some(error);
@@ -129,7 +137,7 @@ impl Hands<'_> {
         } else {
             By::Kernel
         };
-        let lease = Lease::new(token, self.timing(), by, sent);
+        let lease = Lease::new(token, self.timing(), by, 0, sent);
         let inner = Arc::clone(self.inner);
         Look::Granted(Box::new(SqliteGrant::new(
             inner,
@@ -146,7 +154,7 @@ impl Hands<'_> {
     /// The grant, in one transaction: token, owner and the run's begin, and what became of the run that it is written over.
     fn write_grant(
         &self,
-        floor: Option<Token>,
+        file: Option<&LockRow>,
         over: Option<&LockRow>,
     ) -> Result<Written<Holder>, StoreError> {
         let Hands {
@@ -157,13 +165,16 @@ impl Hands<'_> {
         let abandoned = over.map(|old| self.abandoned(&old.owner)).transpose()?;
         inner.db().write(|tx| {
             let row = locks::get(tx, &request.lock)?;
-            let Some(token) = row::may_grant(row.as_ref(), floor, over) else {
-                return row
-                    .map(Written::Held)
-                    .ok_or(rusqlite::Error::QueryReturnedNoRows);
+            let token = match row::may_grant(row.as_ref(), file, over) {
+                Ok(token) => token,
+                Err(other) => return Ok(Written::Held(other.clone())),
             };
-            if let (Some(old), Some((outcome, memory))) = (row.filter(|r| !r.released), abandoned) {
+            if let (Some(old), Some((outcome, memory))) = (over, abandoned) {
                 rows::abandon(tx, &old.owner, outcome, memory)?;
+            }
+            // an old database may have another, which nobody will end any more
+            if let Some(old) = row.filter(|row| !row.released) {
+                rows::abandon(tx, &old.owner, Outcome::Abandoned, OutOfMemory::Unknown)?;
             }
             let grant = LockRow {
                 token,

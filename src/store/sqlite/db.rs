@@ -109,6 +109,9 @@ impl Db {
             }
             db.make(make == Make::Shared || !local)?;
         }
+        if purpose == Purpose::Run {
+            db.add_what_is_new()?;
+        }
         if make == Make::Shared && !db.shared {
             return Err(trouble::unusable(
                 path,
@@ -163,6 +166,27 @@ impl Db {
             )
             .map_err(|e| self.broken(&e))?;
         Ok(true)
+    }
+
+    /// Columns that came after the store was made.
+    fn add_what_is_new(&mut self) -> Result<(), StoreError> {
+        let is_old = |conn: &Connection| {
+            conn.query_row(
+                "SELECT count(*) = 0 FROM pragma_table_info('runs') WHERE name = 'redacted'",
+                [],
+                |row| row.get(0),
+            )
+        };
+        if self.read(is_old)? {
+            // another start may have been faster
+            self.write(|tx| {
+                if is_old(tx)? {
+                    tx.execute_batch(schema::ADD_REDACTED)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Makes the tables, unless somebody else is faster.

@@ -30,6 +30,7 @@ use crate::name::LockName;
 use crate::store::lockfile;
 use crate::store::lockfile::attempt::attempt;
 use crate::store::lockfile::file::{self, LockFile};
+use crate::store::lockfile::queue::{self, Queued};
 use crate::store::lockfile::side;
 use crate::store::lockfile::slots;
 use crate::store::lockfile::wait::Waiters;
@@ -157,6 +158,15 @@ impl Locks for SqliteStore {
         attempt(&self.inner, request, until)
     }
 
+    fn queue(
+        &self,
+        lock: &LockName,
+        limit: Option<u32>,
+    ) -> Result<Result<Queued, u32>, StoreError> {
+        let path = self.inner.locks.join(format!("{lock}.waiting"));
+        queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
         self.inner.inspect(lock)
     }
@@ -171,6 +181,10 @@ impl Locks for SqliteStore {
 
     fn revoke(&self, lock: &LockName, request: &Request) -> Result<(), StoreError> {
         self.inner.leave(lock, slots::Place::Revoke, request)
+    }
+
+    fn lock_file(&self, lock: &LockName) -> PathBuf {
+        self.inner.lock_path(lock)
     }
 
     fn probe(&self) -> Vec<Finding> {

@@ -118,9 +118,9 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
     let held_by = record.held_by.as_ref().map(json).transpose()?;
     conn.prepare_cached(
         "INSERT INTO runs (run_id, job, lock, token, trigger, who, reason, tags, repeats, host, boot_id, container, oom_counters, pid,
-             command, cwd, started, outcome, ended, duration_ns, exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note)
+             command, cwd, started, outcome, ended, duration_ns, exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note, redacted)
          VALUES (:run_id, :job, :lock, :token, :trigger, :who, :reason, :tags, :repeats, :host, :boot_id, :container, :oom_counters, :pid,
-             :command, :cwd, :started, :outcome, :ended, :duration_ns, :exit_code, :signal, :out_of_memory, :peak_memory_kib, :cpu_ns, :leaked, :end_note, :held_by, :note)
+             :command, :cwd, :started, :outcome, :ended, :duration_ns, :exit_code, :signal, :out_of_memory, :peak_memory_kib, :cpu_ns, :leaked, :end_note, :held_by, :note, :redacted)
          ON CONFLICT (run_id) DO UPDATE SET
              token = coalesce(excluded.token, token), outcome = excluded.outcome, ended = excluded.ended, duration_ns = excluded.duration_ns,
              exit_code = excluded.exit_code, signal = excluded.signal, out_of_memory = excluded.out_of_memory,
@@ -158,6 +158,7 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
         ":end_note": end.and_then(|e| e.note.as_deref()),
         ":held_by": held_by,
         ":note": record.note,
+        ":redacted": record.redacted,
     })?;
     Ok(())
 }
@@ -338,6 +339,12 @@ fn record(row: &Row<'_>) -> Result<RunRecord> {
         oom_counters: from_json(row, "oom_counters")?,
         pid: row.get("pid")?,
         command: split(&row.get::<_, Vec<u8>>("command")?),
+        // a store that no run of this version has written to yet has no such column
+        redacted: row
+            .as_ref()
+            .column_index("redacted")
+            .and_then(|at| row.get(at))
+            .unwrap_or_default(),
         cwd: PathBuf::from(OsStr::from_bytes(&row.get::<_, Vec<u8>>("cwd")?)),
         started: Wall(row.get("started")?),
         outcome,

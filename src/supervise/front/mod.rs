@@ -188,9 +188,10 @@ impl Front<'_> {
     }
 
     fn explain_not_executed(&self, errno: i32) {
-        let program = self.plan.command[0].to_string_lossy();
+        let command = self.plan.shown_command();
+        let program = command[0].to_string_lossy();
         let why = io::Error::from_raw_os_error(errno);
-        let hint = if self.plan.command.len() == 1 && program.contains(char::is_whitespace) {
+        let hint = if command.len() == 1 && program.contains(char::is_whitespace) {
             format!(
                 "; one word with spaces is one program name: did you mean `-- sh -c '{program}'`?"
             )

@@ -26,10 +26,11 @@ impl Front<'_> {
         self.reap();
         let keeper = self.keeper_pid.as_raw_nonzero().get();
         // Older children belong to whoever executed us, not to the job.
-        let left: Vec<_> = process::descendants(self.record.pid, &[keeper])
-            .into_iter()
-            .filter(|p| p.id.start >= self.guard_id.start)
-            .collect();
+        let Ok(mut left) = process::descendants(self.record.pid, &[keeper]) else {
+            // Nothing is known then: looked at again at the next turn.
+            return;
+        };
+        left.retain(|p| p.id.start >= self.guard_id.start);
         for process in &left {
             let _ = tree::signal(process.id, libc::SIGKILL);
         }

@@ -9,7 +9,7 @@ use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
-    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Store, StoreError, open,
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
 };
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
@@ -33,6 +33,8 @@ struct Refusal {
     /// What to record; `None` for a grant that was given back, which has its row.
     record: Option<(Outcome, Option<Holder>)>,
     word: Word,
+    /// The word stands in the record, too.
+    note: bool,
 }
 
 impl Keeper<'_> {
@@ -64,6 +66,7 @@ impl Keeper<'_> {
                     code: exit::STORE_UNUSABLE,
                     record: Some((Outcome::NotStarted, None)),
                     word,
+                    note: true,
                 };
                 Verdict::NotRun(self.refuse(store.as_ref(), refusal))
             }
@@ -79,6 +82,7 @@ impl Keeper<'_> {
                 code: exit::OK,
                 record: Some((Outcome::Fresh, None)),
                 word,
+                note: true,
             }));
         }
         let grant = match self.try_lock(store)? {
@@ -99,6 +103,7 @@ impl Keeper<'_> {
                 code: exit::OK,
                 record: None,
                 word,
+                note: false,
             }));
         }
         Ok(Ok(grant))
@@ -118,12 +123,18 @@ impl Keeper<'_> {
             Wait::For(time) => Boot::now() + time,
             Wait::Forever => Boot(u64::MAX),
         };
+        let place = match self.queue(store, &seen)? {
+            Ok(place) => place,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         self.say(
             Level::Person,
             format!("waiting for {}: {}", self.plan.lock, describe(&seen)),
         );
         let cancelled = || self.is_cancelled();
-        match store.try_acquire(&self.request(&cancelled), Some(until))? {
+        let attempt = store.try_acquire(&self.request(&cancelled), Some(until))?;
+        drop(place);
+        match attempt {
             Attempt::Granted(grant) if self.cancelled.get() => {
                 grant.release(&not_run(Outcome::Cancelled), None)?;
                 Ok(Err(interrupted(None)))
@@ -158,6 +169,36 @@ impl Keeper<'_> {
         self.cancelled.get()
     }
 
+    /// A place among those who wait. Who has no limit takes one as well, to be counted by the others, but does not depend on it.
+    fn queue(
+        &self,
+        store: &dyn Store,
+        seen: &Observed,
+    ) -> Result<Result<Option<Queued>, Refusal>, StoreError> {
+        let Some(limit) = self.plan.max_waiters else {
+            let place = store.queue(&self.plan.lock, None);
+            return Ok(Ok(place.ok().and_then(Result::ok)));
+        };
+        let waiting = match store.queue(&self.plan.lock, Some(limit))? {
+            Ok(place) => return Ok(Ok(Some(place))),
+            Err(waiting) => waiting,
+        };
+        let wait = if waiting == 1 { "waits" } else { "wait" };
+        let text = format!(
+            "not started: {waiting} {wait} for the lock {} already, and --max-waiters is {limit}; it is held by {}",
+            self.plan.lock,
+            describe(seen)
+        );
+        Ok(Err(Refusal {
+            word: Word {
+                level: Level::Person,
+                text,
+            },
+            note: true,
+            ..self.held(&self.plan.lock, seen)
+        }))
+    }
+
     fn held(&self, lock: &LockName, seen: &Observed) -> Refusal {
         let job = seen
             .holder
@@ -177,6 +218,8 @@ impl Keeper<'_> {
                 level: Level::Person,
                 text,
             },
+            // the holder stands there already
+            note: false,
         }
     }
 
@@ -190,6 +233,8 @@ impl Keeper<'_> {
             process::ancestors(front).any(|above| above.id == holder.processes.guard)
         } else {
             process::environment_value(front, tree::MARK)
+                .ok()
+                .flatten()
                 .is_some_and(|id| id == holder.run_id.as_str())
         };
         inside.then(|| Refusal {
@@ -205,6 +250,7 @@ impl Keeper<'_> {
                     self.plan.lock
                 ),
             },
+            note: true,
         })
     }
 
@@ -234,6 +280,7 @@ impl Keeper<'_> {
                 level: Level::Error,
                 text,
             },
+            note: true,
         }))
     }
 
@@ -284,9 +331,14 @@ impl Keeper<'_> {
     }
 
     fn refuse(&self, store: &dyn Store, refusal: Refusal) -> u8 {
-        let Refusal { code, record, word } = refusal;
+        let Refusal {
+            code,
+            record,
+            word,
+            note,
+        } = refusal;
         if let Some((outcome, held_by)) = record {
-            let note = (outcome != Outcome::Refused).then(|| word.text.clone());
+            let note = note.then(|| word.text.clone());
             if let Err(error) = store.attempted(
                 &self.record,
                 &Attempted {
@@ -316,6 +368,7 @@ fn interrupted(record: Option<(Outcome, Option<Holder>)>) -> Refusal {
         code: exit::OWN_FAILURE,
         record,
         word,
+        note: true,
     }
 }
 

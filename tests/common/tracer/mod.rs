@@ -5,6 +5,10 @@
 //! let it go, kill the process for real, or make the call fail or write less than it was told to.
 //!
 //! One tracer belongs to one thread (ptrace(2)): several may work side by side. Nothing outlives a tracer.
+#![allow(
+    dead_code,
+    reason = "each test program uses its own part of the tracer"
+)]
 
 mod registers;
 
@@ -15,6 +19,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, io, ptr};
+
+/// The program under test: `JOBLOCK_BINARY`, such as a release build, or the one that cargo built for this test.
+pub fn joblock() -> PathBuf {
+    std::env::var_os("JOBLOCK_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_joblock").into(), PathBuf::from)
+}
 
 /// What a process is to the command that was started first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,8 +167,13 @@ impl Tracees {
         let mut status = 0;
         // SAFETY: waitpid(2) and ptrace(2) on a child of this thread, which stops at its exec.
         unsafe {
-            if libc::waitpid(pid, &raw mut status, libc::__WALL) != pid || !libc::WIFSTOPPED(status)
-            {
+            while libc::waitpid(pid, &raw mut status, libc::__WALL) == -1 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            if !libc::WIFSTOPPED(status) {
                 return Err(io::Error::other("the program did not stop at its exec"));
             }
             let options = libc::PTRACE_O_TRACESYSGOOD
