@@ -11,10 +11,6 @@ mod attempts;
 mod chance;
 #[path = "simulation/effects.rs"]
 mod effects;
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is made for other programs too"
-)]
 #[path = "common/evidence.rs"]
 mod evidence;
 #[path = "simulation/faults.rs"]
@@ -220,17 +216,12 @@ fn fresh() -> u64 {
 // shows: keeper-killed local, shared, lockfile
 // shows: guard-killed local, shared, lockfile
 // shows: all-killed local, shared, lockfile
-// shows: job-killed local, shared, lockfile
-// shows: stopped-past-ttl shared, lockfile
-// shows: frozen-past-ttl shared, lockfile
-// shows: host-lost shared, lockfile
-// shows: partition shared, lockfile
+// shows: stopped-past-ttl shared
+// shows: frozen-past-ttl shared
+// shows: host-lost shared
+// shows: partition shared
 // shows: clock-jump local, shared, lockfile
-// shows: suspend shared, lockfile
 // shows: time-namespace local, shared
-// shows: disk-full local, shared, lockfile
-// shows: disk-error local, shared, lockfile
-// shows: power-loss local, shared, lockfile
 // shows: restored-backup local, shared, lockfile
 // shows: lock-file-deleted local, shared, lockfile
 // shows: leaked-children local, shared, lockfile

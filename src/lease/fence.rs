@@ -215,14 +215,14 @@ mod tests {
         AT + Duration::from_secs(secs)
     }
 
-    fn deadline(sent: u64) -> Option<Deadline> {
-        Some(Deadline::of(Timing::of(Timing::DEFAULT), at(sent)))
+    fn deadline(sent: u64) -> Deadline {
+        Deadline::of(Timing::of(Timing::DEFAULT), at(sent))
     }
 
     /// A job that began at once, with a lease of 45 s and a polite grace of 100 s.
     fn fence() -> Fence {
         let mut fence = Fence::new(Duration::from_secs(100), None, AT);
-        assert!(fence.may_start(deadline(0), AT));
+        assert!(fence.may_start(Some(deadline(0)), AT));
         fence
     }
 
@@ -232,7 +232,7 @@ mod tests {
     #[case(60, false)]
     fn whoever_was_frozen_does_not_begin(#[case] now: u64, #[case] may: bool) {
         let mut fence = Fence::new(Duration::ZERO, None, AT);
-        assert_eq!(fence.may_start(deadline(0), at(now)), may);
+        assert_eq!(fence.may_start(Some(deadline(0)), at(now)), may);
         assert_eq!(fence.cause() == Some(Cause::Lost), !may);
         assert_eq!(fence.began(), at(now));
     }
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn renewals_move_the_deadline_and_a_kernel_lock_has_none() {
         let mut fence = fence();
-        fence.renewed(deadline(15));
+        fence.renewed(Some(deadline(15)));
         assert_eq!(fence.mind(false, at(34)), NOTHING);
         assert_eq!(fence.mind(false, at(35)), TERMINATE);
         let mut fence = self::fence();

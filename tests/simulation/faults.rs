@@ -2,10 +2,10 @@
 
 use crate::lease::blocks;
 
-use super::machine::{SECOND, Time};
+use super::machine::{MS, SECOND, Time};
 use super::run::{Keeper, ROLES, Role};
 use super::store::{Block, Kind};
-use super::world::{World, say};
+use super::world::{Event, World, say};
 
 const KINDS: u64 = 20;
 
@@ -104,7 +104,7 @@ impl World {
                     }
                 );
                 self.hosts[host].freeze(now, now + lasts, kind == 11);
-                self.at(lasts, super::world::Event::Thaw(host, now + lasts));
+                self.at(lasts, Event::Thaw(host, now + lasts));
             }
             7 if self.hosts[host].frozen.is_none()
                 && (self.profile.kind != Kind::Local || self.database_is_current()) =>
@@ -163,7 +163,7 @@ impl World {
                 file.power_cut();
             }
         }
-        self.at(lasts + SECOND, super::world::Event::Reboot(host));
+        self.at(lasts + SECOND, Event::Reboot(host));
     }
 
     fn fault_of_the_store(&mut self, kind: u64) {
@@ -247,6 +247,29 @@ impl World {
             let r = &mut self.runs[run];
             if r.watch.replaced.is_some() {
                 r.watch.excused = true;
+            }
+        }
+    }
+
+    /// Somebody takes the lock over: now and then those who were silent for so long are back just then.
+    pub fn others_are_back(&mut self, run: usize) {
+        if self.quiet.is_some() || !self.chance.permille(400) {
+            return;
+        }
+        for other in self.active.clone() {
+            if other == run {
+                continue;
+            }
+            let soon = self.chance.below(40 * MS);
+            let host = self.runs[other].place.host;
+            if self.runs[other].processes[Role::Keeper as usize].stopped {
+                self.at(soon, Event::Continue(other, Role::Keeper));
+            }
+            if let Some(frozen) = self.hosts[host].frozen {
+                self.at(soon, Event::Thaw(host, frozen));
+            }
+            if self.is_cut(host) {
+                self.hosts[host].cut_until = self.now + soon;
             }
         }
     }

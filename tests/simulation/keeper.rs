@@ -181,6 +181,9 @@ impl World {
                 self.ask(run, Role::Keeper, Ask::GiveBack);
             }
             Ok(ask) => {
+                if matches!(ask, Ask::Sweep(_)) {
+                    self.others_are_back(run);
+                }
                 self.runs[run].step = match ask {
                     Ask::Grant { .. } => Pending::Grant,
                     Ask::Claim(_) => Pending::Claim,
