@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants
 
 check: setup format lint doc licences test
 
@@ -12,6 +12,7 @@ setup:
 
 format:
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check tests/simulation/program.rs
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
@@ -66,3 +67,12 @@ faults:
 	JOBLOCK_RECORD=1 JOBLOCK_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
 power:
 	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture
+
+# The lease's own code in simulated worlds: SEEDS of them, or one, told line by line: make simulate SEED=7. THREADS: all cores.
+simulate:
+	JOBLOCK_RECORD=1 JOBLOCK_SIMULATE_SEEDS=$(or $(SEEDS),1000000) JOBLOCK_SIMULATE_SEED=$(SEED) JOBLOCK_SIMULATE_THREADS=$(THREADS) \
+		cargo test --locked --test simulation worlds -- --nocapture
+
+# All bugs that are planted in copies of that code; each must be found.
+mutants:
+	JOBLOCK_RECORD=1 JOBLOCK_MUTANTS=1 cargo test --locked --test simulation planted -- --nocapture

@@ -5,10 +5,44 @@
 //! `make simulate SEEDS=1000000` runs many worlds, `make simulate SEED=7` one, told line by line, `make mutants` all
 //! planted bugs.
 
+#[path = "simulation/attempts.rs"]
+mod attempts;
+#[path = "simulation/chance.rs"]
+mod chance;
+#[path = "simulation/effects.rs"]
+mod effects;
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is made for other programs too"
+)]
 #[path = "common/evidence.rs"]
 mod evidence;
+#[path = "simulation/faults.rs"]
+mod faults;
+#[path = "simulation/guard.rs"]
+mod guard;
+#[path = "simulation/holding.rs"]
+mod holding;
+#[path = "simulation/keeper.rs"]
+mod keeper;
+#[path = "simulation/kernel.rs"]
+mod kernel;
+#[path = "simulation/machine.rs"]
+mod machine;
 #[path = "simulation/planted.rs"]
 mod planted;
+#[path = "simulation/processes.rs"]
+mod processes;
+#[path = "simulation/rules.rs"]
+mod rules;
+#[path = "simulation/run.rs"]
+mod run;
+#[path = "simulation/statement.rs"]
+mod statement;
+#[path = "simulation/store.rs"]
+mod store;
+#[path = "simulation/world.rs"]
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +50,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use joblock::lease::row::Row;
+use joblock::lease::takeover::FileId;
+use joblock::name::{LockName, RunId, Token};
+use joblock::store::Holder;
+use joblock::store::sqlite::{locks, schema};
+use joblock::{clock, lease, name};
 use planted::{BUGS, Bug, Change};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use world::World;
 
 /// How long fresh seeds are tried by `make check`, and how many there must have been at least.
 const FRESH: (u64, u64) = (90, 2_000);
@@ -129,7 +172,7 @@ struct Said {
     violation: Option<String>,
 }
 
-fn run(simulator: &Path, first: u64, count: u64, seconds: u64, threads: usize) -> Said {
+fn worlds(simulator: &Path, first: u64, count: u64, seconds: u64, threads: usize) -> Said {
     let output = Command::new(simulator)
         .args([first, count, seconds].map(|n| n.to_string()))
         .arg(threads.to_string())
@@ -214,8 +257,8 @@ fn worlds_with_fresh_seeds_break_no_rule() {
     let seeds = setting("JOBLOCK_SIMULATE_SEEDS");
     println!("from seed {first} on; `make simulate SEED=n` tells one");
     let said = match seeds {
-        Some(count) => run(&simulator, first, count, 0, threads),
-        None => run(&simulator, first, 0, FRESH.0, threads),
+        Some(count) => worlds(&simulator, first, count, 0, threads),
+        None => worlds(&simulator, first, 0, FRESH.0, threads),
     };
     println!("{:?}", said.figures);
     assert_eq!(
@@ -271,20 +314,28 @@ fn worlds_with_fresh_seeds_break_no_rule() {
 
 #[test]
 fn seeds_that_ever_failed_hold() {
-    let simulator = simulator();
     let seeds = fs::read_to_string(root().join("tests/simulation/seeds")).expect("the seeds");
     let mut tried = 0;
     for line in seeds.lines().filter(|line| !line.starts_with('#')) {
-        let seed: u64 = line
-            .split_whitespace()
-            .next()
-            .expect("a seed")
-            .parse()
-            .expect("a number");
-        assert_eq!(run(&simulator, seed, 1, 0, 1).violation, None, "{line}");
+        let seed = line.split_whitespace().next().expect("a seed");
+        let mut world = World::new(seed.parse().expect("a number"), false);
+        world.go();
+        assert_eq!(world.violation, None, "{line}");
         tried += 1;
     }
     assert!(tried > 0);
+}
+
+#[test]
+fn a_seed_makes_the_same_world_again() {
+    let told = |seed| {
+        let mut world = World::new(seed, true);
+        world.go();
+        world.lines
+    };
+    for seed in 1..20 {
+        assert_eq!(told(seed), told(seed), "{seed}");
+    }
 }
 
 /// The sources with `bug` in them; what does not fit goes to `unfit`.
@@ -328,7 +379,7 @@ fn planted_bugs_are_found() {
             break;
         }
         let simulator = build("planted", sources).unwrap_or_else(|e| panic!("{}: {e}", bug.name));
-        let said = run(&simulator, 1, WITHIN, 0, 1);
+        let said = worlds(&simulator, 1, WITHIN, 0, 1);
         match said.violation {
             Some(violation) => {
                 println!(
@@ -350,5 +401,80 @@ fn planted_bugs_are_found() {
             .figure("bugs planted in the protocol, one at a time", BUGS.len())
             .figure("found by the simulator", found)
             .write();
+    }
+}
+
+/// A statement on a lock's row, by which of three runs.
+#[derive(Debug, Clone)]
+enum Statement {
+    Grant(u64, usize),
+    Renew(u64, usize),
+    Release(u64, usize),
+    GiveBack(usize),
+}
+
+fn statements() -> impl Strategy<Value = Vec<Statement>> {
+    let (token, run) = (1u64..4, 0usize..3);
+    let one = prop_oneof![
+        2 => (token.clone(), run.clone()).prop_map(|(t, r)| Statement::Grant(t, r)),
+        3 => (token.clone(), run.clone()).prop_map(|(t, r)| Statement::Renew(t, r)),
+        2 => (token, run.clone()).prop_map(|(t, r)| Statement::Release(t, r)),
+        1 => run.prop_map(Statement::GiveBack),
+    ];
+    prop::collection::vec(one, 1..30)
+}
+
+fn holders() -> Vec<Holder> {
+    let process = serde_json::json!({"pid": 7, "start": 8});
+    let holder = |n: u64| {
+        serde_json::from_value(serde_json::json!({
+            "run_id": format!("{n:016x}"),
+            "job": "sync",
+            "trigger": "schedule",
+            "who": {"uid": 0, "user": "root", "sudo_user": null, "terminal": null},
+            "place": {"boot_id": "b", "time_ns": "t", "pid_ns": 1, "host": "blue"},
+            "processes": {"front": process, "keeper": process, "guard": process},
+            "since": 0,
+        }))
+        .expect("a holder")
+    };
+    (1..=3).map(holder).collect()
+}
+
+proptest! {
+    /// What the simulator plays on a value, SQLite does to a row.
+    #[test]
+    fn the_simulators_statements_are_the_databases(statements in statements()) {
+        let conn = Connection::open_in_memory().expect("a database");
+        conn.execute_batch(schema::TABLES).expect("tables");
+        let lock: LockName = "sync".parse().expect("a name");
+        let holders = holders();
+        let owners: Vec<RunId> = holders.iter().map(|h| h.run_id.clone()).collect();
+        let mut row: Option<Row<Holder>> = None;
+        for statement in statements {
+            let (played, real) = match statement {
+                Statement::Grant(token, run) => {
+                    let (ttl, file) = (Duration::from_secs(45), FileId { dev: 1, ino: 2 });
+                    let (token, owner, holder) = (Token(token), owners[run].clone(), holders[run].clone());
+                    statement::grant(&mut row, token, owner, ttl, file, holder);
+                    locks::grant(&conn, &lock, row.as_ref().expect("a row")).expect("it is written");
+                    (true, true)
+                }
+                Statement::Renew(token, run) => (
+                    statement::renew(&mut row, &owners[run], Token(token)),
+                    locks::renew(&conn, &lock, &owners[run], Token(token)).expect("it works"),
+                ),
+                Statement::Release(token, run) => (
+                    statement::release(&mut row, &owners[run], Token(token)),
+                    locks::release(&conn, &lock, &owners[run], Token(token)).expect("it works"),
+                ),
+                Statement::GiveBack(run) => (
+                    statement::give_back(&mut row, &owners[run]),
+                    locks::give_back(&conn, &lock, &owners[run]).expect("it works"),
+                ),
+            };
+            prop_assert_eq!(played, real);
+            prop_assert_eq!(&row, &locks::get(&conn, &lock).expect("it is read"));
+        }
     }
 }

@@ -8,8 +8,9 @@ use crate::lease::takeover::{Mark, Unreleased};
 use crate::lease::taker::{Looked, Written};
 
 use super::machine::{MS, SECOND, Time};
-use super::run::{Answer, Ask, Keeper, KernelLock, Role, Run};
-use super::store::{Block, Kind, Outcome, Slot, Store, Who, statement};
+use super::run::{Answer, Ask, Keeper, Role};
+use super::statement;
+use super::store::{Block, Kind, Outcome, Slot, Store, Who};
 use super::world::{Event, World, name, say};
 
 /// How a step fails although, or because, its process did all right.
@@ -41,7 +42,11 @@ impl Ask {
     }
 
     fn writes(&self) -> bool {
-        self.is_transaction() || matches!(self, Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. })
+        self.is_transaction()
+            || matches!(
+                self,
+                Ask::Claim(_) | Ask::WriteGrant(_) | Ask::WriteSlot { .. }
+            )
     }
 
     /// Nothing of the store's.
@@ -98,7 +103,9 @@ impl World {
                 let delay = self.hangs(place.host);
                 return self.at(delay, event);
             }
-            let delay = self.chance.delay(SECOND, self.profile.base_ttl * SECOND / 2);
+            let delay = self
+                .chance
+                .delay(SECOND, self.profile.base_ttl * SECOND / 2);
             let failed = Event::Answered(run, role, Box::new(Answer::Failed));
             // the request may have reached the server before
             if late && ask.writes() && self.chance.permille(100) {
@@ -150,6 +157,7 @@ impl World {
     }
 
     /// `None`: ask again soon.
+    #[expect(clippy::too_many_lines, reason = "one arm for each question")]
     fn effect(&mut self, run: usize, ask: &Ask) -> Option<Answer> {
         let place = self.runs[run].place;
         Some(match ask {
@@ -282,30 +290,13 @@ impl World {
     fn fold(&mut self) {
         for (run, token, outcome) in std::mem::take(&mut self.store.spool) {
             let owner = self.runs[run].owner.clone();
-            self.store.tables.finish(run, &owner, token.filter(|_| outcome != Outcome::Running), outcome);
+            self.store.tables.finish(
+                run,
+                &owner,
+                token.filter(|_| outcome != Outcome::Running),
+                outcome,
+            );
         }
-    }
-
-    fn try_lock(&mut self, run: usize, file: usize) -> bool {
-        self.server_looks();
-        let scope = self.profile.kind.scope(self.runs[run].place.host);
-        let taken = self.active.iter().any(|&other| {
-            other != run
-                && self.runs[other].holds_lock()
-                && self.runs[other]
-                    .lock
-                    .is_some_and(|lock| (lock.file, lock.scope) == (file, scope))
-        });
-        if !taken {
-            self.runs[run].lock = Some(KernelLock {
-                file,
-                scope,
-                keeper: true,
-                guard: false,
-                taken_away: false,
-            });
-        }
-        !taken
     }
 
     fn holder_for_others(&self) -> Option<Who> {
@@ -313,7 +304,10 @@ impl World {
         if !self.profile.kind.is_lockfile() {
             return row.filter(|row| !row.released).map(|row| row.holder);
         }
-        let slot = self.store.path.and_then(|file| self.store.files[file].newest());
+        let slot = self
+            .store
+            .path
+            .and_then(|file| self.store.files[file].newest());
         match crate::lease::file_taker::later(row, slot.map(|slot| slot.token)) {
             Some(row) => (!row.released).then_some(row.holder),
             None => slot.filter(|slot| !slot.released).map(|slot| slot.run),
@@ -322,7 +316,9 @@ impl World {
 
     fn mark(&self, run: usize, old: &Row<Who>) -> Mark {
         let file = self.runs[run].lock.map_or(0, |lock| lock.file);
-        let slot = self.store.files[file].newest().filter(|_| !self.profile.kind.is_lockfile());
+        let slot = self.store.files[file]
+            .newest()
+            .filter(|_| !self.profile.kind.is_lockfile());
         old.mark(
             slot.map(|slot| (slot.token, &slot.owner, slot.seq)),
             Store::file_id(file),
@@ -341,12 +337,7 @@ impl World {
         }
     }
 
-    fn grant(
-        &mut self,
-        run: usize,
-        over: Option<&Row<Who>>,
-        file: Option<&Row<Who>>,
-    ) -> Answer {
+    fn grant(&mut self, run: usize, over: Option<&Row<Who>>, file: Option<&Row<Who>>) -> Answer {
         let token = match row::may_grant(self.store.tables.row.as_ref(), file, over) {
             Ok(token) => token,
             Err(other) => return Answer::Written(Written::Held(other.clone())),
@@ -354,7 +345,9 @@ impl World {
         if let Some(old) = over {
             self.store.tables.abandon(old.holder);
             let row = self.store.tables.row.as_ref();
-            if row.is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released) {
+            if row
+                .is_none_or(|row| row.token < old.token || row.owner == old.owner && !row.released)
+            {
                 self.taken_over(run, old.holder);
             }
         }
@@ -420,59 +413,6 @@ impl World {
             };
             let block = blocks::slot(released.token, released.seq);
             self.store.files[file].write(block, Block::Slot(released), true);
-        }
-    }
-
-    /// What `supervise::tree` finds and ends on the machine of `run`, in its pid namespace.
-    fn sweep(&mut self, run: usize, old: usize) -> Option<Answer> {
-        let visible = self.runs[old].place == self.runs[run].place;
-        if !visible {
-            return Some(Answer::Alive(false));
-        }
-        if self.runs[old].any_of_three() {
-            return Some(Answer::Alive(true));
-        }
-        for member in 0..self.runs[old].tree.len() {
-            self.kill_member(old, member);
-        }
-        (!self.runs[old].tree_lives()).then_some(Answer::Alive(false))
-    }
-
-    /// The server gives up the locks of a machine that was started anew, or was silent for its lease.
-    pub fn locks_of_a_machine_that_is_back(&mut self, host: usize) {
-        for run in self.active.clone() {
-            let r: &mut Run = &mut self.runs[run];
-            if r.place.host == host
-                && r.place.boot != self.hosts[host].boot
-                && let Some(lock) = &mut r.lock
-            {
-                lock.taken_away = true;
-            }
-        }
-    }
-
-    /// A server with a lease: who was silent for as long has its locks no more, from then on.
-    fn server_looks(&mut self) {
-        if self.profile.kind != Kind::FileLease {
-            return;
-        }
-        let lease = self.profile.base_ttl * SECOND;
-        for run in self.active.clone() {
-            let host = &self.hosts[self.runs[run].place.host];
-            let silent = match (self.is_cut(self.runs[run].place.host), host.frozen) {
-                (true, _) => host.cut_since,
-                (_, Some(_)) => host.frozen_since,
-                _ if !host.up => host.down_since,
-                _ => continue,
-            };
-            // the machine's kernel renews by itself, two thirds of a lease apart
-            let contact = host.contact.max(silent.saturating_sub(lease * 2 / 3));
-            let silent = self.now.saturating_sub(contact);
-            if silent >= lease
-                && let Some(lock) = &mut self.runs[run].lock
-            {
-                lock.taken_away = true;
-            }
         }
     }
 }

@@ -92,7 +92,17 @@ impl World {
         let (now, lasts) = (self.now, self.a_while());
         match kind {
             6 | 11 if self.hosts[host].frozen.is_none() => {
-                say!(self, usize::MAX, "host", "{host} is frozen{}", if kind == 11 { ", and its clock with it" } else { "" });
+                say!(
+                    self,
+                    usize::MAX,
+                    "host",
+                    "{host} is frozen{}",
+                    if kind == 11 {
+                        ", and its clock with it"
+                    } else {
+                        ""
+                    }
+                );
                 self.hosts[host].freeze(now, now + lasts, kind == 11);
                 self.at(lasts, super::world::Event::Thaw(host, now + lasts));
             }
@@ -113,7 +123,13 @@ impl World {
                 let hours = i64::try_from(self.chance.below(11)).expect("small") - 5;
                 self.hosts[host].wall += hours * 3_600_000_000_000;
                 let shows = self.hosts[host].wall_clock(now);
-                say!(self, usize::MAX, "host", "{host}: its wall clock shows {} s", shows.0 / SECOND);
+                say!(
+                    self,
+                    usize::MAX,
+                    "host",
+                    "{host}: its wall clock shows {} s",
+                    shows.0 / SECOND
+                );
             }
             _ => {}
         }
@@ -159,8 +175,18 @@ impl World {
                 let (Some(file), Some(token)) = (self.store.path, self.newest) else {
                     return;
                 };
-                say!(self, usize::MAX, "operator", "{} {token}", if kind == 12 { "unlock" } else { "stop" });
-                let block = if kind == 12 { blocks::REVOKE } else { blocks::STOP };
+                say!(
+                    self,
+                    usize::MAX,
+                    "operator",
+                    "{} {token}",
+                    if kind == 12 { "unlock" } else { "stop" }
+                );
+                let block = if kind == 12 {
+                    blocks::REVOKE
+                } else {
+                    blocks::STOP
+                };
                 self.store.files[file].write(block, Block::Token(token), true);
             }
             14 => self.store.full_until = self.now + lasts,
@@ -199,11 +225,19 @@ impl World {
 
     /// Promised is only that tokens go on growing, as far as the lock file knows them, and what the kernel's locks give.
     fn database_is_put_back(&mut self) {
-        let file = self.store.path.and_then(|file| self.store.files[file].newest());
+        let file = self
+            .store
+            .path
+            .and_then(|file| self.store.files[file].newest());
         if file.map(|slot| slot.token) < self.newest {
             return;
         }
-        say!(self, usize::MAX, "outsider", "puts the database back from a backup");
+        say!(
+            self,
+            usize::MAX,
+            "outsider",
+            "puts the database back from a backup"
+        );
         self.store.tables = self.store.backup.clone();
         self.store.generation += 1;
         for run in &mut self.runs {

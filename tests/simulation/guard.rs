@@ -101,11 +101,23 @@ impl World {
 
     fn act(&mut self, run: usize, acts: Acts) {
         if acts.terminate {
-            say!(self, run, "guard", "TERM, {:?}", self.runs[run].guard.fence.cause());
+            say!(
+                self,
+                run,
+                "guard",
+                "TERM, {:?}",
+                self.runs[run].guard.fence.cause()
+            );
             self.terminate(run);
         }
         if acts.kill {
-            say!(self, run, "guard", "KILL, {:?}", self.runs[run].guard.fence.cause());
+            say!(
+                self,
+                run,
+                "guard",
+                "KILL, {:?}",
+                self.runs[run].guard.fence.cause()
+            );
             self.kill_tree(run);
         }
     }
@@ -126,14 +138,13 @@ impl World {
     }
 
     fn report(&mut self, run: usize) {
-        let cause = self.runs[run].guard.fence.cause();
         say!(self, run, "guard", "the tree is gone");
         let give_up = self.clock(run) + Duration::from_secs(60);
         self.runs[run].guard.reported = true;
         self.runs[run].guard.give_up = Some(give_up);
         self.set_suicide(run);
-        self.send(run, Role::Front, Message::Ended(cause));
-        self.send(run, Role::Keeper, Message::Ended(cause));
+        self.send(run, Role::Front, Message::Ended);
+        self.send(run, Role::Keeper, Message::Ended);
         self.guard_goes(run);
     }
 
@@ -162,7 +173,7 @@ impl World {
                 Message::Granted(token) => front.token = Some(token),
                 Message::NotRun => front.not_run = true,
                 Message::Finished => front.finished = true,
-                Message::Ended(cause) => front.ended = Some(cause),
+                Message::Ended => front.ended = true,
                 _ => {}
             }
         }
@@ -181,15 +192,15 @@ impl World {
             let left = r.front.give_up - now;
             return self.wake(run, Role::Front, left);
         }
-        if self.runs[run].front.ended.is_none() && !guard {
+        if !self.runs[run].front.ended && !guard {
             if self.runs[run].tree_lives() {
                 self.kill_tree(run);
                 return self.wake(run, Role::Front, 50 * MS);
             }
             self.send(run, Role::Keeper, Message::TreeGone);
-            self.runs[run].front.ended = Some(Some(Cause::GuardGone));
+            self.runs[run].front.ended = true;
         }
-        if self.runs[run].front.ended.is_none() {
+        if !self.runs[run].front.ended {
             return;
         }
         if !self.runs[run].front.drained {

@@ -123,6 +123,9 @@ impl Host {
         let shown = at.0.saturating_sub(self.base + self.offsets[container]);
         let run = u128::from(shown) * 1_000_000
             / u128::from(1_000_000u64.saturating_add_signed(self.drift));
-        u64::try_from(run).unwrap_or(u64::MAX / 4).min(u64::MAX / 4) + self.booted + self.stalled + 2
+        u64::try_from(run).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+            + self.booted
+            + self.stalled
+            + 2
     }
 }

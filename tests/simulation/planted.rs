@@ -1,5 +1,9 @@
 //! Bugs to be planted in a copy of the lease's code, or of the simulated processes where the bug lies there, one at a time. The
 //! simulator must find each.
+//!
+//! Two that look like bugs are none, since something else covers them. BOOTTIME compared across boots of one machine: it begins at
+//! zero again, so less time shows than has passed. And the look that ends a wait stamped after it instead of before: what the holder did
+//! in between shows in the look after the claim.
 
 /// A bug: in these files these texts are replaced.
 pub struct Bug {
@@ -22,7 +26,7 @@ macro_rules! bug {
 
 pub const BUGS: &[Bug] = &[
     bug!("the grace is counted from the answer, not from before the question",
-        "tests/simulation/keeper.rs": ".map(|sent| Deadline::of(holding.lease.timing(), sent));"
+        "tests/simulation/holding.rs": ".map(|sent| Deadline::of(holding.lease.timing(), sent));"
             => ".map(|_| Deadline::of(holding.lease.timing(), now));"),
     bug!("takers count a lease on the wall clock",
         "tests/simulation/keeper.rs": "let before = self.clock(run);"
@@ -32,10 +36,6 @@ pub const BUGS: &[Bug] = &[
     bug!("BOOTTIME is compared across time namespaces",
         "tests/simulation/effects.rs": ".sightings.get(&place).copied()" => ".sightings.get(&super::machine::Place { container: 0, ..place }).copied()",
         "tests/simulation/effects.rs": ".sightings.insert(place, *sighting);" => ".sightings.insert(super::machine::Place { container: 0, ..place }, *sighting);"),
-    bug!("BOOTTIME is compared across boots, and a sighting from the future is believed",
-        "tests/simulation/effects.rs": ".sightings.get(&place).copied()" => ".sightings.get(&super::machine::Place { boot: 0, ..place }).copied()",
-        "tests/simulation/effects.rs": ".sightings.insert(place, *sighting);" => ".sightings.insert(super::machine::Place { boot: 0, ..place }, *sighting);",
-        "src/lease/takeover.rs": "sighting.mark == seen.mark && sighting.first <= before" => "sighting.mark == seen.mark"),
     bug!("BOOTTIME is compared across machines",
         "tests/simulation/effects.rs": ".sightings.get(&place).copied()" => ".sightings.get(&super::machine::Place { host: 0, boot: 0, container: 0 }).copied()",
         "tests/simulation/effects.rs": ".sightings.insert(place, *sighting);" => ".sightings.insert(super::machine::Place { host: 0, boot: 0, container: 0 }, *sighting);"),
@@ -48,16 +48,16 @@ pub const BUGS: &[Bug] = &[
     bug!("the lock is released when the first process has ended, before the rest is reaped",
         "tests/simulation/guard.rs": "        if !r.tree_lives() {\n            return self.report(run);" => "        if !r.tree[0].alive {\n            return self.report(run);"),
     bug!("no owner is compared at the release",
-        "tests/simulation/store.rs": "    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner && row.token == token && !row.released => {"
-            => "    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if (row.owner == *owner || row.token >= token) && !row.released => {"),
+        "tests/simulation/statement.rs": "pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner && row.token == token && !row.released => {"
+            => "pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if (row.owner == *owner || row.token >= token) && !row.released => {"),
     bug!("unlock deletes what stands about the lock, its token too",
         "tests/simulation/faults.rs": "                self.store.files[file].write(block, Block::Token(token), true);"
             => "                self.store.files[file].write(block, Block::Token(token), true);\n                if kind == 12 {\n                    self.store.tables.row = None;\n                    self.store.files[file] = super::store::LockFile::default();\n                }"),
     bug!("a row is renewed whoever has it",
-        "tests/simulation/store.rs": "    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner && row.token == token && !row.released => {"
-            => "    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n        match row {\n            Some(row) if row.owner == *owner || row.token >= token => {"),
+        "tests/simulation/statement.rs": "pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner && row.token == token && !row.released => {"
+            => "pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {\n    match row {\n        Some(row) if row.owner == *owner || row.token >= token => {"),
     bug!("the lock is taken without the kernel lock",
-        "tests/simulation/effects.rs": "        if !taken {\n            self.runs[run].lock = Some(KernelLock {" => "        let taken = taken && file > 1_000;\n        if !taken {\n            self.runs[run].lock = Some(KernelLock {"),
+        "tests/simulation/kernel.rs": "        if !taken {\n            self.runs[run].lock = Some(KernelLock {" => "        let taken = taken && file > 1_000;\n        if !taken {\n            self.runs[run].lock = Some(KernelLock {"),
     bug!("the TTL is shorter than F+G+K",
         "src/lease/timing.rs": "            ninth: ttl / 9," => "            ninth: ttl / 6,"),
     bug!("a lock file that was replaced proves as much as the one that was granted on",
@@ -87,7 +87,7 @@ pub const BUGS: &[Bug] = &[
     bug!("the guard has no timer of its own",
         "src/lease/fence.rs": "        self.deadline.map(|d| d.suicide)" => "        self.deadline.map(|d| d.suicide).filter(|_| self.began > Boot(u64::MAX - 1))"),
     bug!("a stop releases the lock at once",
-        "tests/simulation/keeper.rs": "        if matches!(beat, Beat::Renewed | Beat::Stop) {\n            self.renewed" => "        if beat == Beat::Stop {\n            return self.finish(run);\n        }\n        if matches!(beat, Beat::Renewed | Beat::Stop) {\n            self.renewed"),
+        "tests/simulation/holding.rs": "        if matches!(beat, Beat::Renewed | Beat::Stop) {\n            self.renewed" => "        if beat == Beat::Stop {\n            return self.finish(run);\n        }\n        if matches!(beat, Beat::Renewed | Beat::Stop) {\n            self.renewed"),
     bug!("a grant that only the lock file knows is not looked at",
         "src/lease/row.rs": "(Some(row), Some(file)) if row.token < file.token => Some(file)," => "(Some(row), Some(file)) if row.token.max(file.token) == Token(0) => Some(file),"),
     bug!("no second look after the claim",

@@ -12,14 +12,19 @@ mod lease;
 #[path = "../../src/name.rs"]
 mod name;
 
+mod attempts;
 mod chance;
 mod effects;
 mod faults;
 mod guard;
+mod holding;
 mod keeper;
+mod kernel;
 mod machine;
+mod processes;
 mod rules;
 mod run;
+mod statement;
 mod store;
 mod world;
 
@@ -50,7 +55,8 @@ fn main() -> ExitCode {
 }
 
 fn number(text: &str) -> u64 {
-    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
 fn trace(seed: u64) -> ExitCode {
@@ -90,15 +96,10 @@ fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
                     let mut world = World::new(seed, false);
                     world.go();
                     let t = world.tallies;
-                    for (sum, n) in sums.iter().zip([
-                        1,
-                        t.grants,
-                        t.at_once,
-                        t.lapsed,
-                        t.lost,
-                        t.faults,
-                        t.fenced,
-                    ]) {
+                    for (sum, n) in sums
+                        .iter()
+                        .zip([1, t.grants, t.at_once, t.lapsed, t.lost, t.faults, t.fenced])
+                    {
                         sum.fetch_add(n, Ordering::Relaxed);
                     }
                     if let Some(violation) = world.violation {

@@ -33,7 +33,8 @@ impl World {
         }
         if self.store.generation == 0
             && !self.profile.kind.is_lockfile()
-            && token.0 != self.newest.map_or(0, |t| t.0) + 1 {
+            && token.0 != self.newest.map_or(0, |t| t.0) + 1
+        {
             self.violate(format!("token {token} leaves some out"));
         }
         self.newest = self.newest.max(Some(token));
@@ -46,7 +47,10 @@ impl World {
     pub fn taken_over(&mut self, run: usize, old: usize) {
         let looked = self.runs[run].watch.looked;
         self.runs[old].watch.taken_over = Some(looked);
-        let seen = self.runs[old].watch.slot_taken.max(self.runs[old].watch.row_renewed);
+        let seen = self.runs[old]
+            .watch
+            .slot_taken
+            .max(self.runs[old].watch.row_renewed);
         if seen > looked {
             self.violate(format!(
                 "run {run} takes the lock over from run {old}, which has renewed since it was looked at"
@@ -86,7 +90,9 @@ impl World {
         let watch = &self.runs[run].watch;
         let (leased, sent) = (watch.leased, watch.sent.unwrap_or(Boot(0)));
         if leased && self.clock(run).0 >= sent.0 + self.ninths(run, 40) {
-            self.violate(format!("run {run} begins although its lease is as good as over"));
+            self.violate(format!(
+                "run {run} begins although its lease is as good as over"
+            ));
         }
     }
 
@@ -94,7 +100,10 @@ impl World {
     pub fn fenced(&mut self, run: usize) {
         self.tallies.fenced += 1;
         let watch = &self.runs[run].watch;
-        if watch.told.is_none_or(|sent| self.clock(run).0 < sent.0 + self.ninths(run, 40)) {
+        if watch
+            .told
+            .is_none_or(|sent| self.clock(run).0 < sent.0 + self.ninths(run, 40))
+        {
             self.violate(format!("run {run} is ended although its lease is not over"));
         }
     }
@@ -102,7 +111,12 @@ impl World {
     /// An attempt did not get the lock, and says so.
     pub fn refused(&mut self, run: usize) {
         let owner = &self.runs[run].owner;
-        let has_it = self.store.tables.row.as_ref().is_some_and(|row| row.owner == *owner && !row.released);
+        let has_it = self
+            .store
+            .tables
+            .row
+            .as_ref()
+            .is_some_and(|row| row.owner == *owner && !row.released);
         if has_it && !self.profile.kind.is_lockfile() && !self.runs[run].watch.kept {
             self.violate(format!("run {run} is refused and has the lock"));
         }
@@ -160,9 +174,8 @@ impl World {
             return;
         }
         let guard = self.runs[run].processes[Role::Guard as usize];
-        let was_able = guard.alive
-            && !guard.stopped
-            && guard.able_since + self.ninths(run, 10) < self.now;
+        let was_able =
+            guard.alive && !guard.stopped && guard.able_since + self.ninths(run, 10) < self.now;
         if (was_able || clock >= sent.0 + self.ninths(run, 78))
             && !self.excused_by_its_machine(run)
             && !self.unattended(run)
@@ -195,9 +208,7 @@ impl World {
         let host = &self.hosts[self.runs[run].place.host];
         let thawed = host.thawed > 0 && self.now < host.thawed + self.ninths(run, 20);
         let ttl = self.ninths(run, 100);
-        host.frozen.is_some()
-            || thawed
-            || host.unstalled.is_some_and(|at| self.now < at + ttl)
+        host.frozen.is_some() || thawed || host.unstalled.is_some_and(|at| self.now < at + ttl)
     }
 
     /// Guard and front, which could kill what is left, are dead or stopped, or front has only just gone on.
@@ -257,9 +268,12 @@ impl World {
                 .iter()
                 .rev()
                 .find(|(r, _, outcome)| *r == run && *outcome != Outcome::Running);
-            let stands = spooled
-                .map(|(_, _, outcome)| *outcome)
-                .or(self.store.tables.history.get(&run).copied());
+            let stands = spooled.map(|(_, _, outcome)| *outcome).or(self
+                .store
+                .tables
+                .history
+                .get(&run)
+                .copied());
             let fits = match stands {
                 _ if watch.keeper_finished && watch.began.is_some() || watch.recorder_finished => {
                     stands == Some(Outcome::Ended)

@@ -57,7 +57,7 @@ pub enum Message {
     Granted(Token),
     NotRun,
     Finished,
-    Ended(Option<Cause>),
+    Ended,
     // to the keeper
     Drained,
     TreeGone,
@@ -157,13 +157,17 @@ pub struct Holding {
     pub next_beat: Boot,
     pub renewing: bool,
     pub ending: Option<Cause>,
-    pub ended: Option<Option<Cause>>,
+    pub ended: bool,
     pub drained: bool,
     pub drain_by: Option<Boot>,
     /// When the store took the slot of the heartbeat that goes on.
     pub slot_taken: Time,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as in the product: each comes at its own time"
+)]
 pub struct Guard {
     pub fence: Fence,
     pub front_gone: bool,
@@ -176,11 +180,15 @@ pub struct Guard {
     pub give_up: Option<Boot>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as in the product: each comes at its own time"
+)]
 #[derive(Default)]
 pub struct Front {
     pub token: Option<Token>,
     pub not_run: bool,
-    pub ended: Option<Option<Cause>>,
+    pub ended: bool,
     pub drained: bool,
     pub finished: bool,
     pub give_up: Time,
@@ -250,6 +258,10 @@ pub enum Pending {
 }
 
 /// What the rules must know of a run, and nobody in the world does.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that happened or not"
+)]
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     pub began: Option<Time>,

@@ -12,6 +12,7 @@ use crate::lease::takeover::{FileId, Sighting};
 use crate::name::{RunId, Token};
 
 use super::machine::{Place, Time};
+use super::statement;
 
 /// How kernel locks and leases work here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,61 +42,6 @@ impl Kind {
 
 /// The holder in a row: the number of its run.
 pub type Who = usize;
-
-/// The statements of `store::sqlite::locks`, on a value.
-pub mod statement {
-    use super::{FileId, Row, RunId, Token};
-    use std::time::Duration;
-
-    pub fn grant<H>(
-        row: &mut Option<Row<H>>,
-        token: Token,
-        owner: RunId,
-        ttl: Duration,
-        granted_on: FileId,
-        holder: H,
-    ) {
-        *row = Some(Row {
-            token,
-            owner,
-            released: false,
-            seq: 0,
-            ttl,
-            granted_on,
-            holder,
-        });
-    }
-
-    pub fn renew<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && row.token == token && !row.released => {
-                row.seq += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn release<H>(row: &mut Option<Row<H>>, owner: &RunId, token: Token) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && row.token == token && !row.released => {
-                row.released = true;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub fn give_back<H>(row: &mut Option<Row<H>>, owner: &RunId) -> bool {
-        match row {
-            Some(row) if row.owner == *owner && !row.released => {
-                row.released = true;
-                true
-            }
-            _ => false,
-        }
-    }
-}
 
 /// What the history says of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +98,7 @@ pub struct Slot {
 
 impl Slot {
     /// As a row of a database that does not know it.
-    pub fn as_row(self, granted_on: FileId) -> Row<Who> {
+    pub fn into_row(self, granted_on: FileId) -> Row<Who> {
         Row {
             token: self.token,
             owner: self.owner,
