@@ -155,15 +155,18 @@ impl Attempt {
         };
         if random.one_in(torments) {
             attempt.torment(random, kind);
-        } else if random.one_in(20) {
+            return attempt;
+        }
+        match random.below(60) {
             // one that holds for a moment, so that others wait for it and are refused
-            attempt.takes = ms(random.below(30));
-        } else if random.one_in(60) {
-            attempt.limit = Some(ms(20 + random.below(60)));
-            attempt.takes = Duration::from_secs(200);
-            attempt.family = random.pick(&["", "i"]);
-        } else if random.one_in(60) {
-            attempt.family = random.pick(&["d", "dc"]);
+            0..=2 => attempt.takes = ms(random.below(30)),
+            3 => {
+                attempt.limit = Some(ms(20 + random.below(60)));
+                attempt.takes = Duration::from_secs(200);
+                attempt.family = random.pick(&["", "i"]);
+            }
+            4 => attempt.family = random.pick(&["d", "dc"]),
+            _ => {}
         }
         attempt
     }

@@ -69,7 +69,7 @@ const MIXES: [Mix; 8] = [
 ];
 
 /// Acquisitions in a round of a long campaign.
-const ROUND: u64 = 20_000;
+const ROUND: u64 = 5_000;
 /// Acquisitions in a short campaign, which is one round.
 const SHORT: u64 = 1200;
 

@@ -110,7 +110,7 @@ impl Verdict {
                     self.count("runs abandoned in trouble, and told", 1);
                 }
                 wrong.extend(of_row(tried, row, seen));
-                let killed = seen.is_some() && tried.code() == Some(137);
+                let killed = seen.is_some() && matches!(tried.code(), Some(137 | 143));
                 if (row.outcome == "lost" || killed) && !tried.was_tormented() {
                     self.count("leases lost without a torment", 1);
                 }
@@ -224,7 +224,7 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
             wrong.push("abandoned, and nobody said why");
         }
         "refused" if tried.code().is_some_and(|code| code != 75) => {
-            wrong.push("refused, with another exit code")
+            wrong.push("refused, with another exit code");
         }
         "timed-out" if tried.attempt.limit.is_none() => wrong.push("no time limit was set"),
         _ => {}
@@ -245,8 +245,7 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         // killed before front had heard of the job's start
         125 => tormented && (!began || tried.killed & GUARD != 0),
         // see STARVED
-        137 => tried.was_tormented() || arena.kind.has_leases(),
-        143 => tried.was_tormented(),
+        137 | 143 => tried.was_tormented() || arena.kind.has_leases(),
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
     let patient = code == 75 && tried.attempt.wait.is_some() && tried.calm;
