@@ -9,6 +9,8 @@
 #
 # The compiler of C and C++ that rusqlite needs builds libFuzzer too. $JOBLOCK_RECORD: keeps the figures in docs/evidence.
 set -euo pipefail
+# libFuzzer ends without running what would remove them
+trap 'rm -rf /dev/shm/joblock-fuzz-*' EXIT
 cd "$(dirname "$(readlink -f "$0")")"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
