@@ -9,6 +9,8 @@
 #
 # The compiler of C and C++ that rusqlite needs builds libFuzzer too. $JOBLOCK_RECORD: keeps the figures in docs/evidence.
 set -euo pipefail
+# libFuzzer ends without running what would remove them
+trap 'rm -rf /dev/shm/joblock-fuzz-*' EXIT
 cd "$(dirname "$(readlink -f "$0")")"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -50,7 +52,7 @@ if [ -n "$keep" ]; then
         mkdir "$work/$target.kept"
         # those with a name tell of something that was mended, or are what everything began with
         find "corpus/$target" -type f -regextype egrep ! -regex '.*/[0-9a-f]{40}' -exec cp {} "$work/$target.kept/" \;
-        look "$target" -merge=1 "$work/$target.kept" "corpus/$target" "$work/$target.corpus"
+        look "$target" -use_counters=0 -merge=1 "$work/$target.kept" "corpus/$target" "$work/$target.corpus"
         rm -rf "corpus/$target"
         cp -r "$work/$target.kept" "corpus/$target"
         echo "fuzz: $target: $(find "corpus/$target" -type f | wc -l) inputs kept"
