@@ -24,3 +24,33 @@ pub fn claim(token: Token) -> u64 {
 pub fn newer((token, seq): (Token, u64), than: (Token, u64)) -> bool {
     (token, seq) > than
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn neighbours_have_blocks_of_their_own() {
+        for n in 0..10 {
+            let slots = |n: u64| [slot(Token(n), 0), slot(Token(n), 1)];
+            let claims: HashSet<_> = (n..n + 4).map(|n| claim(Token(n))).collect();
+            assert_eq!(claims.len(), 4);
+            let all: HashSet<_> = slots(n)
+                .into_iter()
+                .chain(slots(n + 1))
+                .chain(claims)
+                .chain([STOP, REVOKE])
+                .collect();
+            assert_eq!(all, (0..10).collect());
+            assert_eq!(slot(Token(n), 2), slot(Token(n), 0), "in turn");
+        }
+    }
+
+    #[test]
+    fn a_later_grant_is_newer_whatever_its_number() {
+        assert!(newer((Token(3), 0), (Token(2), 9)));
+        assert!(newer((Token(2), 9), (Token(2), 8)));
+        assert!(!newer((Token(2), 9), (Token(2), 9)));
+    }
+}

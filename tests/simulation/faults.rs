@@ -223,6 +223,19 @@ impl World {
         }
     }
 
+    /// A grant of a lockfile store goes into the spool. Whoever was at it on a lock file that was deleted is known to neither file
+    /// nor history then.
+    pub fn unknown_to_the_history(&mut self, run: usize) {
+        let file = self.runs[run].lock.map(|lock| lock.file);
+        for other in self.active.clone() {
+            let theirs = self.runs[other].lock.map(|lock| lock.file);
+            if theirs.is_some() && theirs != file {
+                self.runs[other].watch.excused = true;
+                self.tokens_unknown = true;
+            }
+        }
+    }
+
     /// Promised is only that tokens go on growing, as far as the lock file knows them, and what the kernel's locks give.
     fn database_is_put_back(&mut self) {
         let file = self

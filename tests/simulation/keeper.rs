@@ -123,6 +123,7 @@ impl World {
             (Keeper::FileSpooled(sent), Answer::StillLocked(true)) => {
                 let token = self.runs[run].token;
                 self.store.spool.push((run, token, Outcome::Running));
+                self.unknown_to_the_history(run);
                 self.holds_file(run, sent);
             }
             (Keeper::FileBegun(sent), _) => self.holds_file(run, sent),
