@@ -101,6 +101,7 @@ impl World {
             until: self.now + plan.wait,
             unnamed_until: None,
             step: Pending::Another,
+            seen: None,
             sending: None,
             recorded_by_another: false,
             lost_file: false,

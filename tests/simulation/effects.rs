@@ -234,7 +234,7 @@ impl World {
                 let file = self.store.path.map(|file| &self.store.files[file]);
                 Answer::Wishes(file.map(|file| file.wishes(token)).unwrap_or_default())
             }
-            Ask::Begun(token, _) if !may_begin(self.store.tables.row.as_ref(), *token) => {
+            Ask::Begun(..) if !may_begin(self.store.tables.row.as_ref(), self.runs[run].seen) => {
                 Answer::Ours(false)
             }
             Ask::Begun(token, old) => {

@@ -96,8 +96,11 @@ impl World {
             }
             (Keeper::Taking(taker), answer) => self.taking(run, taker, answer),
             (Keeper::FileBeginning(before), Answer::Begun(Some((slot, row)))) => {
+                self.runs[run].seen = row.as_ref().map(|row| row.token);
+                let file = Store::file_id(self.runs[run].lock.expect("locked").file);
                 let found = slot.map(|slot| Found {
                     token: slot.token,
+                    owner: slot.owner,
                     released: slot.released,
                     holder: slot.run,
                 });
@@ -108,7 +111,7 @@ impl World {
                     .filter_map(|(_, token, _)| *token)
                     .max();
                 let (taker, step) =
-                    FileTaker::begin(before, found.as_ref(), row.as_ref(), elsewhere);
+                    FileTaker::begin(before, file, found.as_ref(), row.as_ref(), elsewhere);
                 self.file_taker_goes_on(run, Box::new(taker), None, step);
             }
             (Keeper::FileTaking(taker, old), answer) => self.file_taking(run, taker, old, answer),

@@ -101,7 +101,7 @@ pub const BUGS: &[Bug] = &[
     bug!("lockfile: who was frozen between lock and grant is granted it all the same",
         "src/lease/file_taker.rs": "    pub fn written(&self) -> Step<H> {\n        Step::ReadLock" => "    pub fn written(&self) -> Step<H> {\n        Step::Over(Over::Granted {\n            token: self.token,\n            sent: self.sent,\n        })"),
     bug!("lockfile: the history takes a grant that is not the newest",
-        "src/lease/file_taker.rs": "row.is_none_or(|row| row.token < token)" => "row.is_none_or(|row| row.token < token || token > Token(0))"),
+        "src/lease/file_taker.rs": "row.map(|row| row.token) <= seen" => "row.map(|row| row.token) <= seen || row.is_some()"),
     bug!("lockfile: a later grant on another file is not looked at",
-        "src/lease/file_taker.rs": "(Some(row), _) if !row.released => Step::Look(row.clone())," => "(Some(row), _) if !row.released && row.token == Token(0) => Step::Look(row.clone()),"),
+        "src/lease/file_taker.rs": "return (taker, Step::Look(row.clone()));" => "let step = taker.clear_or_write(before);\n            return (taker, step);"),
 ];

@@ -65,7 +65,7 @@ impl World {
 
     /// A heartbeat succeeded.
     pub fn renewed(&mut self, run: usize, by: By, slot_taken: Time, leased: bool) {
-        let sending = self.runs[run].sending;
+        let (sending, now) = (self.runs[run].sending, self.now);
         let watch = &self.runs[run].watch;
         if let (true, Some(before), Some(sending)) = (watch.leased, watch.sent, sending)
             && sending.0 >= before.0 + self.ninths(run, 40)
@@ -80,6 +80,9 @@ impl World {
                 self.violate(format!("run {run} renews a grant that was taken over"));
                 return;
             }
+        }
+        if leased && !watch.leased {
+            watch.leased_since = now;
         }
         watch.leased = leased;
         watch.sent = sending;
@@ -124,7 +127,11 @@ impl World {
 
     pub fn began(&mut self, run: usize) {
         let token = self.runs[run].token;
-        if token <= self.register && !self.tokens_unknown && !self.excused_by_its_machine(run) {
+        if token <= self.register
+            && !self.tokens_unknown
+            && !self.excused_by_its_machine(run)
+            && !self.excused_by_a_replaced_file(run)
+        {
             self.violate(format!("run {run} begins with an old token"));
         }
         self.register = self.register.max(token);
@@ -169,6 +176,10 @@ impl World {
         let (Some(sent), true) = (watch.sent, watch.leased) else {
             return;
         };
+        // one that became a lease when it was as good as over is ended then
+        if watch.leased_since > 0 && self.now < watch.leased_since + self.ninths(run, 20) {
+            return;
+        }
         let clock = self.clock(run).0;
         if clock < sent.0 + self.ninths(run, 70) + 5 * MS {
             return;

@@ -236,6 +236,8 @@ pub struct Run {
     pub unnamed_until: Option<Time>,
     /// The taker's last step.
     pub step: Pending,
+    /// The token in the history when a lockfile store's taker began.
+    pub seen: Option<Token>,
     /// When the heartbeat that goes on was begun.
     pub sending: Option<Boot>,
     pub recorded_by_another: bool,
@@ -268,6 +270,8 @@ pub struct Watch {
     /// When the last renewal that succeeded was sent, on its own clock and as true time; at first, the grant.
     pub sent: Option<Boot>,
     pub leased: bool,
+    /// It became a lease then, as its lock file was gone.
+    pub leased_since: Time,
     /// The store took the slot of its last heartbeat that succeeded then.
     pub slot_taken: Time,
     /// The row was renewed then.

@@ -59,11 +59,13 @@ impl Steps for Arc<Inner> {
         let known = self.known(&request.lock, found.newest)?;
         let found = known.slot.as_ref().map(|slot| Found {
             token: slot.token,
+            owner: slot.owner.clone(),
             released: slot.released,
             holder: slot.holder.clone(),
         });
         let row = known.row.as_ref();
-        let (mut taker, mut step) = FileTaker::begin(before, found.as_ref(), row, known.elsewhere);
+        let (mut taker, mut step) =
+            FileTaker::begin(before, side.lock.id, found.as_ref(), row, known.elsewhere);
         let mut old = None;
         loop {
             step = match step {
@@ -122,7 +124,8 @@ impl Steps for Arc<Inner> {
                         By::File
                     };
                     let lease = Lease::new(token, self.timing(), by, 1, sent);
-                    let grant = LockfileGrant::begin(self, request, side, lease, &abandoned)?;
+                    let seen = known.row.as_ref().map(|row| row.token);
+                    let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
                     return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
                 }
                 Step::Over(Over::Again) => return Ok(Look::Again),
@@ -209,6 +212,7 @@ impl LockfileGrant {
         request: &LockRequest<'_>,
         side: Side,
         lease: Lease,
+        seen: Option<Token>,
         abandoned: &[Abandoned],
     ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
@@ -224,7 +228,7 @@ impl LockfileGrant {
             holder: request.holder.clone(),
         };
         let written = inner.db().write(|tx| {
-            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), token) {
+            if !may_begin(locks::get(tx, &request.lock)?.as_ref(), seen) {
                 return Ok(false);
             }
             for old in abandoned {
