@@ -136,10 +136,8 @@ pub fn problem(folder: &Path, parts: &[PathBuf]) -> Result<Option<Problem>, Stor
             return Ok(found(part, Some(what)));
         }
     }
-    let above = way.folders.iter();
-    Ok(above
-        .filter_map(|(path, meta)| found(path, of_folder(path, meta, false)))
-        .next())
+    let mut above = way.folders.iter();
+    Ok(above.find_map(|(path, meta)| found(path, of_folder(path, meta, false))))
 }
 
 fn of_folder(path: &Path, meta: &Metadata, is_stores: bool) -> Option<String> {
