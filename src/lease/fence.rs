@@ -85,19 +85,18 @@ impl Fence {
         }
     }
 
-    /// The second look between grant and start: whoever was frozen in between must not begin. `false`: it is too late, and
-    /// the lock counts as lost.
-    pub fn may_start(&mut self, deadline: Option<Deadline>, now: Boot) -> bool {
-        self.deadline = deadline;
+    /// The second look between grant and start, by all that was heard until now: whoever was frozen in between must not begin. `false`:
+    /// it is too late, and the lock counts as lost, or an end was asked for meanwhile.
+    pub fn may_start(&mut self, now: Boot) -> bool {
         self.began = now;
-        let late = deadline.is_some_and(|d| now >= d.term);
+        let late = self.deadline.is_some_and(|d| now >= d.term);
         if late {
             self.cause = Some(Cause::Lost);
         }
-        !late
+        self.cause.is_none()
     }
 
-    /// A renewal moved the deadline; `None`: the kernel lock alone decides.
+    /// The deadline of the grant, or of a renewal; `None`: the kernel lock alone decides.
     pub fn renewed(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
     }
@@ -222,7 +221,8 @@ mod tests {
     /// A job that began at once, with a lease of 45 s and a polite grace of 100 s.
     fn fence() -> Fence {
         let mut fence = Fence::new(Duration::from_secs(100), None, AT);
-        assert!(fence.may_start(Some(deadline(0)), AT));
+        fence.renewed(Some(deadline(0)));
+        assert!(fence.may_start(AT));
         fence
     }
 
@@ -232,9 +232,21 @@ mod tests {
     #[case(60, false)]
     fn whoever_was_frozen_does_not_begin(#[case] now: u64, #[case] may: bool) {
         let mut fence = Fence::new(Duration::ZERO, None, AT);
-        assert_eq!(fence.may_start(Some(deadline(0)), at(now)), may);
+        fence.renewed(Some(deadline(0)));
+        assert_eq!(fence.may_start(at(now)), may);
         assert_eq!(fence.cause() == Some(Cause::Lost), !may);
         assert_eq!(fence.began(), at(now));
+    }
+
+    #[rstest]
+    #[case(Cause::Lost)]
+    #[case(Cause::Revoked)]
+    #[case(Cause::Stop)]
+    fn whoever_was_told_to_end_before_the_start_does_not_begin(#[case] cause: Cause) {
+        let mut fence = Fence::new(Duration::ZERO, None, AT);
+        fence.end(cause, at(1));
+        assert!(!fence.may_start(at(2)));
+        assert_eq!(fence.cause(), Some(cause));
     }
 
     #[test]
@@ -310,7 +322,7 @@ mod tests {
     #[test]
     fn a_revocation_outweighs_a_stop_and_has_the_polite_grace() {
         let mut fence = Fence::new(Duration::from_secs(3), None, AT);
-        assert!(fence.may_start(None, AT));
+        assert!(fence.may_start(AT));
         fence.end(Cause::Stop, at(1));
         assert_eq!(fence.end(Cause::Revoked, at(2)), NOTHING);
         assert_eq!(fence.cause(), Some(Cause::Revoked));
@@ -324,7 +336,7 @@ mod tests {
     #[test]
     fn a_time_limit_is_for_the_first_process() {
         let mut fence = Fence::new(Duration::from_secs(3), Some(Duration::from_secs(60)), AT);
-        assert!(fence.may_start(None, at(10)));
+        assert!(fence.may_start(at(10)));
         assert_eq!(fence.next_moment(false), Some(at(70)));
         assert_eq!(fence.next_moment(true), None);
         assert_eq!(fence.mind(true, at(80)), NOTHING);

@@ -15,9 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
 use super::cgroup::JobCgroup;
-use super::messages::{
-    Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard,
-};
+use super::messages::{Cause, Channel, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::timer::{Alarm, Suicide};
@@ -139,6 +137,7 @@ impl Guard<'_> {
     }
 
     fn hear_keeper(&mut self) {
+        let mut start = None;
         while !self.keeper_gone {
             match self.sides.keeper.receive() {
                 Received::Message(
@@ -149,7 +148,8 @@ impl Guard<'_> {
                     lock,
                 ) => {
                     if self.job.is_none() && self.status.is_none() {
-                        self.start(&variables, deadline, lock);
+                        self.fence.renewed(deadline);
+                        start = Some((variables, lock));
                     }
                 }
                 Received::Message(ToGuard::Renewed(deadline), _) => {
@@ -163,6 +163,10 @@ impl Guard<'_> {
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
             }
+        }
+        // Only now: what was said after it, while this process was stopped, counts too.
+        if let Some((variables, lock)) = start {
+            self.start(&variables, lock);
         }
     }
 
@@ -182,15 +186,10 @@ impl Guard<'_> {
         }
     }
 
-    fn start(
-        &mut self,
-        variables: &[(String, OsString)],
-        deadline: Option<Deadline>,
-        lock: Option<OwnedFd>,
-    ) {
+    fn start(&mut self, variables: &[(String, OsString)], lock: Option<OwnedFd>) {
         self.lock = lock;
-        if !self.fence.may_start(deadline, Boot::now()) {
-            // the timer is not set: in the past, it would kill this process before it could tell that the lock is lost
+        if !self.fence.may_start(Boot::now()) {
+            // the timer is not set: in the past, it would kill this process before it could tell
             self.status = Some(Status::Unknown);
             return;
         }

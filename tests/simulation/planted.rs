@@ -67,7 +67,7 @@ pub const BUGS: &[Bug] = &[
     bug!("over a network a kernel lock counts as proof",
         "src/lease/takeover.rs": "    if proven && seen.local_file {" => "    if proven || seen.same_boot == Some(false) {"),
     bug!("no second look before the start",
-        "src/lease/fence.rs": "let late = deadline.is_some_and(|d| now >= d.term);" => "let late = deadline.is_some_and(|d| now > d.term + self.kill_after && now < self.began);"),
+        "src/lease/fence.rs": "let late = self.deadline.is_some_and(|d| now >= d.term);" => "let late = self.deadline.is_some_and(|d| now > d.term + self.kill_after && now < self.began);"),
     bug!("a commit whose answer was an error counts as none",
         "src/lease/taker.rs": "Written::Unknown => Step::GiveBack," => "Written::Unknown => Step::Over(Over::Again),"),
     bug!("a taker takes its claim back",
