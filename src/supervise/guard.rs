@@ -100,7 +100,7 @@ impl Guard<'_> {
             // Renewals first: after a stop the newest deadline counts, not the one that passed while it waited in the socket.
             self.hear_keeper();
             self.hear_front();
-            if self.job.is_none() && self.status.is_none() {
+            if self.is_idle() {
                 if self.front_gone || self.keeper_gone {
                     return None;
                 }
@@ -147,7 +147,7 @@ impl Guard<'_> {
                     },
                     lock,
                 ) => {
-                    if self.job.is_none() && self.status.is_none() {
+                    if self.is_idle() {
                         self.fence.renewed(deadline);
                         start = Some((variables, lock));
                     }
@@ -159,6 +159,9 @@ impl Guard<'_> {
                         self.suicide.set(self.fence.suicide_at());
                     }
                 }
+                Received::Message(ToGuard::End(cause), _) if self.is_idle() => {
+                    self.fence.not_started(cause);
+                }
                 Received::Message(ToGuard::End(cause), _) => self.end(cause),
                 Received::Gone => self.keeper_gone = true,
                 Received::Nothing => break,
@@ -168,6 +171,11 @@ impl Guard<'_> {
         if let Some((variables, lock)) = start {
             self.start(&variables, lock);
         }
+    }
+
+    /// Nothing was started, nor tried.
+    fn is_idle(&self) -> bool {
+        self.job.is_none() && self.status.is_none()
     }
 
     fn hear_front(&mut self) {

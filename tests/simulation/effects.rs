@@ -392,7 +392,9 @@ impl World {
         };
         // over a network, what the server has taken is as good as on its disk
         let durable = durable || self.profile.kind != Kind::Local;
-        self.store.files[file].write(blocks::slot(token, seq), Block::Slot(slot), durable);
+        let block = blocks::slot(token, seq);
+        self.hides(file, block, token);
+        self.store.files[file].write(block, Block::Slot(slot), durable);
         Answer::Done
     }
 

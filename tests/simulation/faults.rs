@@ -1,6 +1,7 @@
 //! What goes wrong: to processes, machines, the way to the store, and the store.
 
 use crate::lease::blocks;
+use crate::name::Token;
 
 use super::machine::{MS, SECOND, Time};
 use super::run::{Keeper, ROLES, Role};
@@ -233,6 +234,21 @@ impl World {
                 self.runs[other].watch.excused = true;
                 self.tokens_unknown = true;
             }
+        }
+    }
+
+    /// A stopped process writes late, over a slot of the next holder but one. That costs something only while the database, which
+    /// was put back from a backup, does not know that one.
+    pub fn hides(&mut self, file: usize, block: u64, token: Token) {
+        if self.database_is_current() {
+            return;
+        }
+        let at = usize::try_from(block).expect("a block");
+        if let Block::Slot(hidden) = &self.store.files[file].blocks[at]
+            && hidden.token > token
+        {
+            self.runs[hidden.run].watch.excused = true;
+            self.tokens_unknown = true;
         }
     }
 

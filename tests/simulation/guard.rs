@@ -18,6 +18,7 @@ impl World {
         let mut start = false;
         for message in messages {
             let now = self.clock(run);
+            let idle = !self.runs[run].guard.started && !self.runs[run].guard.over;
             match message {
                 Message::Start(deadline, sent) => {
                     self.runs[run].watch.told = sent;
@@ -29,6 +30,7 @@ impl World {
                     self.runs[run].guard.fence.renewed(deadline);
                     self.set_suicide(run);
                 }
+                Message::End(cause) if idle => self.runs[run].guard.fence.not_started(cause),
                 Message::End(cause) => {
                     let acts = self.runs[run].guard.fence.end(cause, now);
                     self.act(run, acts);

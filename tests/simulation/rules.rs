@@ -91,7 +91,7 @@ impl World {
     /// The guard lets the job begin.
     pub fn watch_start(&mut self, run: usize) {
         let watch = &self.runs[run].watch;
-        let (leased, sent) = (watch.leased, watch.sent.unwrap_or(Boot(0)));
+        let (leased, sent) = (watch.told.is_some(), watch.told.unwrap_or(Boot(0)));
         if leased && self.clock(run).0 >= sent.0 + self.ninths(run, 40) {
             self.violate(format!(
                 "run {run} begins although its lease is as good as over"
@@ -203,6 +203,7 @@ impl World {
             (b, a)
         };
         if self.runs[old].watch.excused
+            || self.runs[new].token == self.runs[old].token && self.runs[new].watch.excused
             || self.excused_by_its_machine(old)
             || self.excused_by_a_replaced_file(old)
         {
@@ -254,9 +255,11 @@ impl World {
             return false;
         };
         let keeper = self.runs[run].processes[Role::Keeper as usize];
+        let guard = self.runs[run].processes[Role::Guard as usize];
         let host = &self.hosts[self.runs[run].place.host];
         matches!(self.profile.kind, Kind::Local | Kind::FileForGood)
-            && (!self.runs[run].alive(Role::Guard)
+            && (!guard.alive
+                || guard.able_since > replaced
                 || self.runs[run].guard.fence.suicide_at().is_none()
                 || !keeper.alive
                 || keeper.stopped
