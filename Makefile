@@ -53,7 +53,7 @@ fuzz: setup
 	@MINUTES=$(or $(MINUTES),22) fuzz/run.sh
 
 # Real processes under fire, judged by an outside witness, on every kind of store; the short form is in `make check`. Prints each round of
-# 20000 acquisitions with its seed; SEED=N begins with that one. Needs root. 10^6 take hours.
+# 5000 acquisitions with its seed; SEED=N begins with that one. Needs root. 10^6 take hours.
 ACQUISITIONS ?= 1000000
 campaign: setup
 	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_RECORD=1 \

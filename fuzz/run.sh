@@ -2,13 +2,15 @@
 # make fuzz: coverage-guided fuzzing of every target (or of those named) on stable Rust, beginning with fuzz/corpus.
 #
 #   run.sh [TARGET]...     $MINUTES in all (22 unless set), shared by the targets; what is found stays in target/fuzz
-#   run.sh keep            puts what has coverage of its own into fuzz/corpus, in the place of what is there
+#   run.sh keep [TARGET].. puts what has coverage of its own into fuzz/corpus, in the place of what is there
 #
 # An input that breaks a promise is kept below target/fuzz/TARGET.found and makes this fail. Mend the cause, and copy the input
 # into fuzz/corpus/TARGET under a name that says what was wrong: tests/fuzz_corpus.rs replays it from then on.
 #
 # The compiler of C and C++ that rusqlite needs builds libFuzzer too. $JOBLOCK_RECORD: keeps the figures in docs/evidence.
 set -euo pipefail
+# libFuzzer ends without running what would remove them
+trap 'rm -rf /dev/shm/joblock-fuzz-*' EXIT
 cd "$(dirname "$(readlink -f "$0")")"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -39,13 +41,18 @@ look() {
         -artifact_prefix="$work/$target.found/" "$@" >"$work/$target.log" 2>&1
 }
 
-if [ "${1:-}" = keep ]; then
-    for target in "${all[@]}"; do
+keep=
+[ "${1:-}" != keep ] || { keep=1; shift; }
+targets=("$@")
+[ "$#" -gt 0 ] || targets=("${all[@]}")
+
+if [ -n "$keep" ]; then
+    for target in "${targets[@]}"; do
         rm -rf "$work/$target.kept"
         mkdir "$work/$target.kept"
         # those with a name tell of something that was mended, or are what everything began with
         find "corpus/$target" -type f -regextype egrep ! -regex '.*/[0-9a-f]{40}' -exec cp {} "$work/$target.kept/" \;
-        look "$target" -merge=1 "$work/$target.kept" "corpus/$target" "$work/$target.corpus"
+        look "$target" -use_counters=0 -merge=1 "$work/$target.kept" "corpus/$target" "$work/$target.corpus"
         rm -rf "corpus/$target"
         cp -r "$work/$target.kept" "corpus/$target"
         echo "fuzz: $target: $(find "corpus/$target" -type f | wc -l) inputs kept"
@@ -53,8 +60,6 @@ if [ "${1:-}" = keep ]; then
     exit
 fi
 
-targets=("$@")
-[ "$#" -gt 0 ] || targets=("${all[@]}")
 seconds=$((${MINUTES:-22} * 60 / ${#targets[@]}))
 status=0
 figures=

@@ -85,7 +85,8 @@ pub enum Verb {
     /// Print the kept output of a run
     ///
     /// The end of what the job wrote to standard output and standard error, 64 KiB unless the start
-    /// said otherwise. What went to a terminal was not kept.
+    /// said otherwise. What went to a terminal was not kept. Printed byte for byte, but on a terminal, where
+    /// control characters other than line feed, tab and carriage return are shown as \x1b: pipe it to have them.
     Logs(LogsArgs),
     /// Run a job again: the same command under the same lock
     ///

@@ -45,6 +45,8 @@ fn holds(target: &Target, input: &[u8]) -> bool {
     catch_unwind(AssertUnwindSafe(|| target.run(input))).is_ok()
 }
 
+// shows: corrupt local, shared, lockfile
+// shows: bad-input local, shared, lockfile
 #[test]
 fn every_input_that_is_kept_breaks_no_promise() {
     let _turn = turn();

@@ -40,17 +40,15 @@ fn right_clocks(lab: &Lab) {
 /// `status`, `history` and `check` have an answer, whatever the clock says; the history is in the order of its tokens.
 fn looks(stage: &Stage<'_>, host: &str, job: &str) {
     for verb in ["status", "history", "check", "show"] {
-        for json in ["", "--json"] {
-            let line = format!("/host/joblock {verb} {} {json} {job}", stage.store);
-            let done = stage.lab.x(host, &line);
-            // what a check says of a past that a clock made up, it says in the words of monitoring
-            let code = done.code();
-            assert!(
-                code == 0 || (verb == "check" && code <= 2),
-                "{line}: {done}"
-            );
-            assert!(!done.out().contains("panicked"), "{line}: {done}");
-        }
+        let line = format!("/host/joblock {verb} {} {job}", stage.store);
+        let done = stage.lab.x(host, &line);
+        // what a check says of a past that a clock made up, it says in the words of monitoring
+        let code = done.code();
+        assert!(
+            code == 0 || (verb == "check" && code <= 2),
+            "{line}: {done}"
+        );
+        assert!(!done.out().contains("panicked"), "{line}: {done}");
     }
     let history = runs(stage, host, job);
     let tokens: Vec<u64> = history.iter().filter_map(|r| r["token"].as_u64()).collect();
@@ -96,7 +94,6 @@ fn clocks_that_differ_by_years_and_jump_neither_give_a_lock_away_nor_keep_it() {
         ("blue", "2031-04-30 04:00:00"),
         ("green", "2044-01-01 00:00:00"),
         ("blue", "1999-01-01 00:00:00"),
-        ("green", "1971-01-01 00:00:00"),
     ] {
         set_clock(&lab, host, to);
         goes_on_beating(&stage, "blue", "sync");
@@ -142,20 +139,20 @@ fn time_limits_waits_and_durations_go_by_a_clock_that_nobody_can_set() {
     let stage = Stage::local(&lab, "limits");
     let jump = |to| set_clock(&lab, "green", to);
     jump("2030-01-01 12:00:00");
-    let limited = begun(&stage, "limited", "-t 5s", "sleep 600");
+    let limited = begun(&stage, "limited", "-t 3s", "sleep 600");
     jump("2030-01-01 07:00:00");
     jump("2030-01-02 12:00:00");
     limited.finish().expect(OVER_TIME);
     let ended = &runs(&stage, "green", "limited")[0];
     assert_eq!(ended["outcome"], "timed-out");
     let took = ended["duration_seconds"].as_f64().expect("a duration");
-    assert!((5.0..600.0).contains(&took), "{took}");
+    assert!((3.0..600.0).contains(&took), "{took}");
 
     let long = stage.begin("green", "long", 1);
     jump("2030-01-03 12:00:00");
     goes_on_beating(&stage, "green", "long");
     let began = Instant::now();
-    let waiter = stage.run("green", "-w 3s", "long");
+    let waiter = stage.run("green", "-w 2s", "long");
     jump("2030-01-01 00:00:00");
     waiter.finish().expect(HELD);
     assert!(began.elapsed() < Duration::from_secs(90), "{began:?}");
@@ -224,7 +221,9 @@ fn a_success_is_fresh_by_the_clock_that_people_read_and_one_of_the_future_counts
         let done = attempt();
         assert!(done.out().contains(says), "{to}: {done}");
         outcomes.insert(0, outcome);
-        looks(&stage, "green", "sync");
+        if says.contains("clock") {
+            looks(&stage, "green", "sync");
+        }
     }
     let told = runs(&stage, "green", "sync");
     let told: Vec<_> = told

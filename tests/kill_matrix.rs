@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{
-    Finished, Holder, Kind, Running, Store, finish, fixture, process, start, stays, text,
+    Finished, Holder, Kind, Running, Store, finish, fixture, process, start, stays, text, wait_for,
     wait_until,
 };
 use process::Process;
@@ -277,6 +277,84 @@ fn a_run_that_loses_its_lock_exits_79_and_is_lost_in_the_history() {
     let done = first.finish().expect(79);
     assert!(done.err().contains("joblock: "), "{done}");
     assert_eq!(trees.store.outcomes("tree"), ["lost"]);
+}
+
+/// Frozen between the grant and the start, beyond every moment of the lease: the job must not begin, and the end of the run is the loss of its lock.
+#[test]
+fn a_guard_that_wakes_up_too_late_to_start_the_job_says_that_the_lock_is_lost() {
+    let trees = Trees::new(Kind::Shared);
+    let (first, _) = trees.grow("alone");
+    let mut second = trees.wait_behind();
+    let children = wait_for("its guard and its keeper", || {
+        let children = second.process().children();
+        (children.len() == 2).then_some(children)
+    });
+    let (guard, keeper) = (children[0], children[1]);
+    guard.kill(libc::SIGSTOP);
+    wait_until("the guard is stopped", || guard.is_stopped());
+    trees.stop();
+    first.finish().expect(0);
+    wait_until("the grant", || {
+        trees
+            .store
+            .outcomes("tree")
+            .last()
+            .is_some_and(|o| o == "running")
+    });
+    keeper.kill(libc::SIGSTOP);
+    wait_until("the keeper is stopped", || keeper.is_stopped());
+    stays("no job", BEYOND, || {
+        !trees.store.file("ready-2").exists() && !second.has_ended()
+    });
+    guard.kill(libc::SIGCONT);
+    wait_until("the guard's word", || !guard.lives());
+    keeper.kill(libc::SIGCONT);
+    let done = second.finish().expect(79);
+    assert!(done.err().contains("the lock is lost"), "{done}");
+    assert!(!trees.store.file("ready-2").exists());
+    assert_eq!(trees.store.outcomes("tree"), ["succeeded", "lost"]);
+}
+
+/// Frozen between the grant and the start, and told to end meanwhile: the job must not begin for a moment.
+#[rstest]
+fn a_guard_that_hears_of_the_start_and_of_the_end_at_once_starts_nothing(
+    #[values(Kind::Local, Kind::Lockfile)] kind: Kind,
+) {
+    let trees = Trees::new(kind);
+    let (first, _) = trees.grow("alone");
+    let inner = trees.command(&["-w", "80", "--ttl", "2s"], "alone", "ready-2");
+    let mut waiting = trees.store.program("sh");
+    waiting.args(["-c", "exec \"$@\" 2>\"$SAYS\"", "sh"]);
+    waiting.arg(inner.get_program()).args(inner.get_args());
+    waiting.envs(
+        inner
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let says = trees.store.file("says");
+    let second = start(waiting.env("SAYS", &says));
+    let guard = wait_for("its guard", || {
+        let children = second.process().children();
+        (children.len() == 2).then(|| children[0])
+    });
+    guard.kill(libc::SIGSTOP);
+    wait_until("the guard is stopped", || guard.is_stopped());
+    trees.stop();
+    first.finish().expect(0);
+    wait_until("the grant", || {
+        let outcomes = trees.store.outcomes("tree");
+        outcomes.last().is_some_and(|o| o == "running")
+    });
+    let mut unlock = trees.store.joblock("unlock");
+    let unlock = start(unlock.args(["tree", "--reason", "a test"]));
+    wait_until("the keeper has told the guard", || {
+        text(&says).contains("the lock was taken away")
+    });
+    guard.kill(libc::SIGCONT);
+    second.finish().expect(79);
+    unlock.finish().expect(0);
+    assert!(!trees.store.file("ready-2").exists());
+    assert_eq!(trees.store.outcomes("tree"), ["succeeded", "lost"]);
 }
 
 // shows: stopped-past-ttl local, lockfile

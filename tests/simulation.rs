@@ -217,9 +217,9 @@ fn fresh() -> u64 {
 // shows: guard-killed local, shared, lockfile
 // shows: all-killed local, shared, lockfile
 // shows: stopped-past-ttl shared
-// shows: frozen-past-ttl shared
-// shows: host-lost shared
-// shows: partition shared
+// shows: frozen-past-ttl shared, lockfile
+// shows: host-lost shared, lockfile
+// shows: partition shared, lockfile
 // shows: clock-jump local, shared, lockfile
 // shows: time-namespace local, shared
 // shows: restored-backup local, shared, lockfile

@@ -102,7 +102,9 @@ fn a_waiter_that_is_killed_is_counted_no_more(
     let own = front.descendants();
     front.kill(9);
     if whom == "all" {
-        own.iter().for_each(|process| process.kill(9));
+        for process in own {
+            process.kill(9);
+        }
     }
     drop(dying.finish());
     wait_until("its place to be free", || waiters(&store, kind) == 1);

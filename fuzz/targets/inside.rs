@@ -90,7 +90,7 @@ fn start(store: &dyn Store, lock: &str, number: u64) -> Option<Token> {
     match told(grant.renew()) {
         None | Some(Renewal::Renewed | Renewal::Lost(_)) => {}
         Some(Renewal::Stop(request) | Renewal::Revoked(request)) => {
-            assert_eq!(request.token, token, "somebody else's run was meant")
+            assert_eq!(request.token, token, "somebody else's run was meant");
         }
     }
     let tail = Tail {
@@ -103,7 +103,7 @@ fn start(store: &dyn Store, lock: &str, number: u64) -> Option<Token> {
 }
 
 fn look(store: &dyn Store) {
-    let looks = Look::new(store, tree::alive_here);
+    let seen_from_here = Look::new(store, tree::alive_here);
     let page = Page {
         now: Wall::now(),
         width: Some(80),
@@ -122,23 +122,23 @@ fn look(store: &dyn Store) {
             }
         }
     }
-    let runs = told(looks.runs(Query::default())).unwrap_or_default();
+    let runs = told(seen_from_here.runs(Query::default())).unwrap_or_default();
     shown(store, &page, &runs);
     for limited in [Some(1), None] {
-        told(looks.runs(Query {
+        told(seen_from_here.runs(Query {
             job: Some(FREE.into()),
             limit: limited,
             outcomes: vec![Outcome::Succeeded, Outcome::Abandoned],
             ..Query::default()
         }));
     }
-    let mut jobs = told(looks.jobs()).unwrap_or_default();
+    let mut jobs = told(seen_from_here.jobs()).unwrap_or_default();
     jobs.push(DEAD.into());
     let schedule = Schedule::parse("29 1 * * *", schedule::zone("UTC").expect("a zone")).ok();
     for job in &jobs {
-        let last = told(looks.newest(job)).flatten();
-        told(looks.last_success(job));
-        let Some(telling) = told(looks.telling(job)) else {
+        let last = told(seen_from_here.newest(job)).flatten();
+        told(seen_from_here.last_success(job));
+        let Some(telling) = told(seen_from_here.telling(job)) else {
             continue;
         };
         let facts = Facts {

@@ -59,7 +59,7 @@ impl Past {
         // in memory: an input is a dozen syncs
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() {
-            TempDir::new_in(memory)
+            TempDir::with_prefix_in("joblock-fuzz-", memory)
         } else {
             TempDir::new()
         }

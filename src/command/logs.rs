@@ -1,5 +1,7 @@
 //! `joblock logs`: the kept output of a run, byte for byte.
 
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use crate::cli::{Global, LogsArgs};
 use crate::exit;
 use crate::name::RunId;
 use crate::output::logs::{LogsJson, missing_note, part_after};
+use crate::output::text::harmless;
 use crate::output::{Reader, json, print, say};
 use crate::store::record::{Outcome, Tail};
 
@@ -67,7 +70,13 @@ fn show_new(printed: u64, tail: &Tail) -> anyhow::Result<Option<u64>> {
     if part.missing > 0 {
         say(missing_note(printed, part.missing));
     }
-    if !part.bytes.is_empty() && print(part.bytes)? == Reader::Gone {
+    // what a job printed must not do more on a terminal than be read
+    let shown = if io::stdout().is_terminal() {
+        Cow::Owned(harmless(part.bytes))
+    } else {
+        Cow::Borrowed(part.bytes)
+    };
+    if !shown.is_empty() && print(&shown)? == Reader::Gone {
         return Ok(None);
     }
     Ok(Some(printed.max(tail.total)))

@@ -2,13 +2,14 @@
 
 use std::env;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::reading::Reading;
 use super::{Setting, run};
 use crate::cli::{Global, RerunArgs};
 use crate::exit;
 use crate::plan::{self, Source};
+use crate::store::trust;
 
 /// Runs it.
 pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
@@ -16,6 +17,7 @@ pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
         return Ok(exit::OWN_FAILURE);
     };
     let setting = Setting::read(global)?;
+    let database = setting.store.url.database();
     let planned = plan::rerun(
         args,
         &last,
@@ -25,6 +27,13 @@ pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
     )?;
     // A command from the history may name files from where it was given; one of the jobs file must not depend on that.
     if matches!(planned.sources.command, Source::History(_)) {
+        // Whoever can write the history can write any command there, and any user's name beside it.
+        if let Some(who) = trust::other_writer(&database) {
+            bail!(
+                "{who} can write the history, so no command is taken from there: write joblock run {job} -- COMMAND, or give {job} a command in the jobs file",
+                job = last.job
+            );
+        }
         env::set_current_dir(&last.cwd).with_context(|| {
             format!(
                 "the folder of that run, {}, can't be entered",

@@ -85,8 +85,8 @@ impl Fence {
         }
     }
 
-    /// The second look between grant and start: whoever was frozen in between must not begin, nor one whose end was asked for
-    /// meanwhile. `false`: [`Fence::cause`] says why.
+    /// The second look between grant and start, by all that was heard until now: whoever was frozen in between must not begin. `false`:
+    /// it is too late, and the lock counts as lost, or an end was asked for meanwhile.
     pub fn may_start(&mut self, now: Boot) -> bool {
         self.began = now;
         let late = self.deadline.is_some_and(|d| now >= d.term);
@@ -96,7 +96,7 @@ impl Fence {
         self.cause.is_none()
     }
 
-    /// The grant brought a deadline, or a renewal moved it; `None`: the kernel lock alone decides.
+    /// The deadline of the grant, or of a renewal; `None`: the kernel lock alone decides.
     pub fn renewed(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
     }

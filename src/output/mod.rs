@@ -80,6 +80,5 @@ pub fn print(bytes: &[u8]) -> io::Result<Reader> {
 /// a file, a job, a key of the jobs file.
 pub fn say(words: impl std::fmt::Display) {
     let words = words.to_string();
-    let lines: Vec<_> = words.split('\n').map(text::visible).collect();
-    let _ = writeln!(io::stderr(), "joblock: {}", lines.join("\n"));
+    let _ = writeln!(io::stderr(), "joblock: {}", text::message(&words));
 }

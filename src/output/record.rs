@@ -2,6 +2,7 @@
 
 use super::Page;
 use super::table::{Tone, Words};
+use super::text::visible;
 use super::time::took;
 use crate::clock::Wall;
 use crate::store::Holder;
@@ -107,7 +108,7 @@ pub fn token(run: &RunRecord) -> String {
 
 /// A holder in a line: `run abc123 of person-sync on green (pid 4711), schedule, root, since 01:29:03 (3 min ago)`.
 pub fn holder(page: &Page, holder: &Holder) -> String {
-    format!(
+    let line = format!(
         "run {} of {} on {} (pid {}), {}, {}, since {}",
         holder.run_id.short(),
         holder.job,
@@ -116,7 +117,8 @@ pub fn holder(page: &Page, holder: &Holder) -> String {
         holder.trigger,
         user(&holder.who),
         page.when(holder.since),
-    )
+    );
+    visible(&line).into_owned()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 /// `text` with its control characters as `\x1b`, `\n` and so on.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(moves) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -17,13 +17,46 @@ pub fn visible(text: &str) -> Cow<'_, str> {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() => {
+            c if moves(c) => {
                 let _ = write!(out, "\\x{:02x}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     Cow::Owned(out)
+}
+
+/// Whether a terminal would do something else than show it: control characters, and those that turn the direction of writing.
+fn moves(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A message of several lines, its other control characters made visible.
+pub fn message(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(moves) {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<_> = text.split('\n').map(visible).collect();
+    Cow::Owned(lines.join("\n"))
+}
+
+/// Output for a terminal: line feeds, tabs and carriage returns as they are, other control characters as `\x1b`.
+pub fn harmless(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        let is_c1 = byte == 0xc2 && rest.peek().is_none_or(|next| *next < 0xa0);
+        if is_c1 || byte == 0x7f || byte < b' ' && !b"\n\t\r".contains(&byte) {
+            out.extend(format!("\\x{byte:02x}").into_bytes());
+            if is_c1 && let Some(second) = rest.next() {
+                out.extend(format!("\\x{second:02x}").into_bytes());
+            }
+        } else {
+            out.push(byte);
+        }
+    }
+    out
 }
 
 /// A command as a line that a POSIX shell (with `$'…'` for what is no printable UTF-8) would take apart again.
@@ -83,8 +116,19 @@ mod tests {
     #[case("a\x1b[2Jb", "a\\x1b[2Jb")]
     #[case("two\nlines\t.", "two\\nlines\\t.")]
     #[case("\u{9b}31m", "\\x9b31m")]
+    #[case("a\u{202e}b", "a\\x202eb")]
     fn control_characters_become_visible(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(visible(text), shown);
+    }
+
+    #[test]
+    fn output_keeps_its_lines_and_loses_its_power() {
+        let shown = |bytes: &[u8]| String::from_utf8(harmless(bytes)).expect("text");
+        assert_eq!(shown("ä\tb\r\n".as_bytes()), "ä\tb\r\n");
+        assert_eq!(shown(b"\x1b[2J\x07\x7f"), "\\x1b[2J\\x07\\x7f");
+        assert_eq!(harmless("\u{9b}1".as_bytes()), b"\\xc2\\x9b1");
+        assert_eq!(harmless(b"a\xc2"), b"a\\xc2");
+        assert_eq!(message("one\ntwo\x1b"), "one\ntwo\\x1b");
     }
 
     #[rstest]

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{StoreError, StoreUrl};
+use super::{StoreError, StoreUrl, trust};
 
 /// The bits that make a folder a group's own: setgid, and all rights for the group.
 const GROUP_FOLDER: u32 = 0o2770;
@@ -62,6 +62,9 @@ pub fn prepare(url: &StoreUrl, group: Option<&Group>) -> Result<Vec<String>, Sto
         did.push(format!("made the folder {}", folder.display()));
     }
     let Some(group) = group else { return Ok(did) };
+    // links that the administrator laid; the folder itself is opened as none
+    let folder = trust::follow(folder)?.path;
+    let folder = folder.as_path();
     let is_wanted = |entry: &str| is_part(entry, name.as_deref());
     let fd = open_folder(folder).map_err(broken)?;
     let stat = fs::fstat(&fd).map_err(|e| broken(e.into()))?;
@@ -125,7 +128,7 @@ fn hand_over(fd: &OwnedFd, stat: &Stat, group: &Group) -> io::Result<()> {
 }
 
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(fs::open(folder, flags, Mode::empty())?)
 }
 

@@ -14,6 +14,7 @@ pub mod record;
 pub mod spool;
 pub mod sqlite;
 mod trouble;
+pub mod trust;
 mod vanished;
 
 pub use lockfile::queue::Queued;
@@ -51,7 +52,7 @@ pub enum StoreUrl {
 
 impl StoreUrl {
     /// The database file.
-    fn database(&self) -> PathBuf {
+    pub fn database(&self) -> PathBuf {
         match self {
             StoreUrl::Sqlite { path, .. } => path.clone(),
             StoreUrl::Lockfile { directory } => directory.join(lockfile::HISTORY),

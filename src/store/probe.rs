@@ -1,14 +1,14 @@
 //! What `doctor` asks of every store besides its locks: file system, rights, journal, clocks, identity.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, StatVfs, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::sqlite::db::Db;
-use super::{Finding, Level, mount};
+use super::{Finding, Level, mount, trust};
 use crate::clock::{Boot, Wall};
 
 /// So far may a row's time lie in the future before the clocks are doubted.
@@ -140,6 +140,28 @@ pub fn rights(path: &Path) -> Finding {
         &what,
         format!("{seen}; {ours}; join its group, or use `joblock init --system --group GROUP`"),
     )
+}
+
+/// Who else could put other files in the place of the store's, see [`trust::problem`].
+pub fn trusted(folder: &Path, parts: &[PathBuf]) -> Finding {
+    const WHAT: &str = "who can write the store";
+    let root = rustix::process::geteuid().is_root();
+    match trust::problem(folder, parts) {
+        Ok(None) => finding(
+            Level::Ok,
+            WHAT,
+            "nobody but root and those that it was made for".into(),
+        ),
+        Ok(Some(trust::Problem { path, what })) => {
+            let (level, so) = if root {
+                (Level::Bad, "root starts nothing with it")
+            } else {
+                (Level::Warning, "root would start nothing with it")
+            };
+            finding(level, WHAT, format!("{}: {what}; {so}", path.display()))
+        }
+        Err(error) => finding(Level::Warning, WHAT, error.to_string()),
+    }
 }
 
 /// Journal, sync level, integrity, id and times of a database.

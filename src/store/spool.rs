@@ -12,6 +12,11 @@ use super::lockfile::file;
 use super::record::{RunRecord, Tail};
 use super::{Recorded, StoreError};
 
+/// No record is larger, in bytes: 16 MiB of output as a list of numbers, and the row. A larger file is none of ours.
+const LARGEST: u64 = 80 << 20;
+/// As much is read at once.
+const LARGEST_FOLD: u64 = 4 * LARGEST;
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -67,6 +72,10 @@ impl Spool {
         }
         written?;
         File::open(&self.folder)?.sync_all()?;
+        // the folder itself may be new: without its name, all in it is lost with the power
+        if let Some(above) = self.folder.parent() {
+            File::open(above)?.sync_all()?;
+        }
         Ok(path)
     }
 
@@ -123,16 +132,20 @@ impl Spool {
         let paths = folder
             .filter_map(|file| file.ok().map(|f| f.path()))
             .filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let mut left = LARGEST_FOLD;
         paths
-            .filter_map(|path| read(&path).map(|entry| (path, entry)))
+            .filter_map(|path| read(&path, &mut left).map(|entry| (path, entry)))
             .collect()
     }
 }
 
-/// Longer than the longest record: 16 MiB of output (`--capture`), each byte as up to three digits and a comma.
-const LONGEST: u64 = 80 << 20;
-
-fn read(path: &Path) -> Option<Entry> {
+/// `left`: how many bytes may be read yet. What is too much for now is read another time.
+fn read(path: &Path, left: &mut u64) -> Option<Entry> {
     let file = file::open(path, false, false).ok()?;
-    serde_json::from_reader(io::BufReader::new(file.take(LONGEST))).ok()
+    let size = file.metadata().ok()?.len();
+    if size > LARGEST.min(*left) {
+        return None;
+    }
+    *left -= size;
+    serde_json::from_reader(io::BufReader::new(file.take(size))).ok()
 }

@@ -15,9 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
 use super::cgroup::JobCgroup;
-use super::messages::{
-    Cause, Channel, Deadline, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard,
-};
+use super::messages::{Cause, Channel, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
 use super::signals::Signals;
 use super::spawn::Spawn;
 use super::timer::{Alarm, Suicide};
@@ -102,7 +100,7 @@ impl Guard<'_> {
             // Renewals first: after a stop the newest deadline counts, not the one that passed while it waited in the socket.
             self.hear_keeper();
             self.hear_front();
-            if self.job.is_none() && self.status.is_none() {
+            if self.is_idle() {
                 if self.front_gone || self.keeper_gone {
                     return None;
                 }
@@ -150,12 +148,17 @@ impl Guard<'_> {
                     lock,
                 ) => {
                     if self.is_idle() {
-                        self.lock = lock;
-                        self.set_deadline(deadline);
-                        start = Some(variables);
+                        self.fence.renewed(deadline);
+                        start = Some((variables, lock));
                     }
                 }
-                Received::Message(ToGuard::Renewed(deadline), _) => self.set_deadline(deadline),
+                Received::Message(ToGuard::Renewed(deadline), _) => {
+                    self.fence.renewed(deadline);
+                    // Nothing was started after a late look: the timer would only keep this process from telling.
+                    if self.job.is_some() {
+                        self.suicide.set(self.fence.suicide_at());
+                    }
+                }
                 Received::Message(ToGuard::End(cause), _) if self.is_idle() => {
                     self.fence.not_started(cause);
                 }
@@ -164,20 +167,15 @@ impl Guard<'_> {
                 Received::Nothing => break,
             }
         }
-        // Not before all is read: the end may have come behind the start, while this process was stopped.
-        if let Some(variables) = start {
-            self.start(&variables);
+        // Only now: what was said after it, while this process was stopped, counts too.
+        if let Some((variables, lock)) = start {
+            self.start(&variables, lock);
         }
     }
 
-    /// Nothing was started, and nothing is over.
+    /// Nothing was started, nor tried.
     fn is_idle(&self) -> bool {
         self.job.is_none() && self.status.is_none()
-    }
-
-    fn set_deadline(&mut self, deadline: Option<Deadline>) {
-        self.fence.renewed(deadline);
-        self.suicide.set(self.fence.suicide_at());
     }
 
     fn hear_front(&mut self) {
@@ -196,11 +194,14 @@ impl Guard<'_> {
         }
     }
 
-    fn start(&mut self, variables: &[(String, OsString)]) {
+    fn start(&mut self, variables: &[(String, OsString)], lock: Option<OwnedFd>) {
+        self.lock = lock;
         if !self.fence.may_start(Boot::now()) {
+            // the timer is not set: in the past, it would kill this process before it could tell
             self.status = Some(Status::Unknown);
             return;
         }
+        self.suicide.set(self.fence.suicide_at());
         if self.front_is_gone_now() {
             self.status = Some(Status::Unknown);
             self.fence.not_started(Cause::FrontGone);

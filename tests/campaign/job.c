@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -134,6 +135,8 @@ static int run(char **argv)
 
 static int init(void)
 {
+    /* nor does it outlive the host's thread */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (mount("proc", "/proc", "proc", 0, NULL) != 0)
         return 1;
     if (write(1, "\n", 1) != 1)

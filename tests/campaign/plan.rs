@@ -79,6 +79,20 @@ pub enum Torment {
     Freeze(Duration),
 }
 
+impl Torment {
+    /// Whom it is meant for.
+    fn victims(self) -> Victims {
+        match self {
+            Torment::None | Torment::Freeze(_) => 0,
+            Torment::KillEarly(_, victims)
+            | Torment::StopEarly(_, victims, _)
+            | Torment::Kill(victims, _)
+            | Torment::Stop(victims, _)
+            | Torment::StopKill(victims, _) => victims,
+        }
+    }
+}
+
 /// One start.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -141,15 +155,18 @@ impl Attempt {
         };
         if random.one_in(torments) {
             attempt.torment(random, kind);
-        } else if random.one_in(20) {
+            return attempt;
+        }
+        match random.below(60) {
             // one that holds for a moment, so that others wait for it and are refused
-            attempt.takes = ms(random.below(30));
-        } else if random.one_in(60) {
-            attempt.limit = Some(ms(20 + random.below(60)));
-            attempt.takes = Duration::from_secs(200);
-            attempt.family = random.pick(&["", "i"]);
-        } else if random.one_in(60) {
-            attempt.family = random.pick(&["d", "dc"]);
+            0..=2 => attempt.takes = ms(random.below(30)),
+            3 => {
+                attempt.limit = Some(ms(20 + random.below(60)));
+                attempt.takes = Duration::from_secs(200);
+                attempt.family = random.pick(&["", "i"]);
+            }
+            4 => attempt.family = random.pick(&["d", "dc"]),
+            _ => {}
         }
         attempt
     }
@@ -178,6 +195,11 @@ impl Attempt {
             _ => Torment::Freeze(beyond),
         };
         self.family = random.pick(&["", "", "i", "d", "dc", "id", "idc"]);
+        if kind == Kind::Far && self.torment.victims() & THREE == THREE {
+            // Not guaranteed: with all three gone or stopped, nobody on that host is left to end a daemon, and the other host
+            // can't see it.
+            self.family = random.pick(&["", "i"]);
+        }
         match self.torment {
             // so that the end of a run is hit as well
             Torment::KillEarly(..) | Torment::StopEarly(..) if at_once => self.takes = ms(0),

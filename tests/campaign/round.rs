@@ -69,7 +69,7 @@ const MIXES: [Mix; 8] = [
 ];
 
 /// Acquisitions in a round of a long campaign.
-const ROUND: u64 = 20_000;
+const ROUND: u64 = 5_000;
 /// Acquisitions in a short campaign, which is one round.
 const SHORT: u64 = 1200;
 
@@ -169,7 +169,9 @@ fn round(seed: u64, acquisitions: u64) -> Verdict {
             .map(|r| r.join().expect("an arena"))
             .collect()
     });
-    wait_until("the witness has read it all", || !witness.is_watching());
+    wait_until("the witness has read it all", || {
+        !witness.is_watching() || !witness.is_content()
+    });
     let findings = witness.finish();
     let mut verdict = Verdict::default();
     verdict.of_witness(&findings);
@@ -230,11 +232,12 @@ fn fill(
         let troubles = trouble.map(|t| t.join().expect("the trouble"));
         (tried, troubles.unwrap_or_default())
     });
-    for lock in 0..arena.locks.len() {
-        let last = Attempt {
-            id: u64::MAX - (n << 16) - lock as u64,
-            lock,
-            host: 0,
+    // on each host, as only a start there finds what is left there
+    for last in 0..arena.locks.len() * arena.hosts.len() {
+        let attempt = Attempt {
+            id: u64::MAX - (n << 16) - last as u64,
+            lock: last / arena.hosts.len(),
+            host: last % arena.hosts.len(),
             wait: Some(PATIENCE),
             limit: None,
             family: "",
@@ -242,10 +245,11 @@ fn fill(
             code: 0,
             torment: Torment::None,
         };
-        all.push(worker::make(arena, witness, last, 0));
+        all.push(worker::make(arena, witness, attempt, 0));
     }
     wait_until("nothing of the arena is left", || {
-        arena.processes().is_empty()
+        // what lives on because of an overlap does not hide it
+        arena.processes().is_empty() || !witness.is_content()
     });
     (all, troubles)
 }

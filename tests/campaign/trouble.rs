@@ -51,7 +51,7 @@ impl Calm {
 
     /// No trouble began, went on or ended.
     pub fn was_kept_since(&self, then: u64) -> bool {
-        then % 2 == 0 && self.now() == then
+        then.is_multiple_of(2) && self.now() == then
     }
 
     fn turn(&self) {

@@ -107,10 +107,10 @@ impl Verdict {
             },
             [row] => {
                 if row.outcome == "abandoned" && !tried.was_tormented() && was_told(tried) {
-                    self.count("ends lost in trouble, and told", 1);
+                    self.count("runs abandoned in trouble, and told", 1);
                 }
                 wrong.extend(of_row(tried, row, seen));
-                let killed = seen.is_some() && tried.code() == Some(137);
+                let killed = seen.is_some() && matches!(tried.code(), Some(137 | 143));
                 if (row.outcome == "lost" || killed) && !tried.was_tormented() {
                     self.count("leases lost without a torment", 1);
                 }
@@ -190,11 +190,19 @@ fn reason_to_be_missing(tried: &Tried, seen: Option<&Seen>) -> Option<&'static s
         .then_some("attempts refused by a store that takes no row, and told so")
 }
 
-/// Whether somebody said that the end of this run could not be recorded, or lost power with it.
+/// Whether somebody said why this run has no end of its own in the history, or lost power with it.
 fn was_told(tried: &Tried) -> bool {
-    let words = ["could NOT be recorded", "is not recorded yet"];
-    !tried.calm && (tried.signal().is_some() || words.iter().any(|w| tried.said.contains(w)))
+    let words = [
+        "could NOT be recorded",
+        "is not recorded yet",
+        "could not be recorded",
+        STARVED,
+    ];
+    (!tried.calm && tried.signal().is_some()) || words.iter().any(|w| tried.said.contains(w))
 }
+
+/// A guard that the machine left no time for before the deadline of a lease is killed by its own timer, as a stopped one is.
+const STARVED: &str = "the guard, joblock's process above the job, ended before it told";
 
 fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
     let mut wrong = Vec::new();
@@ -216,7 +224,7 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
             wrong.push("abandoned, and nobody said why");
         }
         "refused" if tried.code().is_some_and(|code| code != 75) => {
-            wrong.push("refused, with another exit code")
+            wrong.push("refused, with another exit code");
         }
         "timed-out" if tried.attempt.limit.is_none() => wrong.push("no time limit was set"),
         _ => {}
@@ -233,11 +241,11 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         69 => !began && tried.said.contains("not started"),
         79 => arena.kind.has_leases() || !tried.calm,
         124 => tried.attempt.limit.is_some(),
+        125 if arena.kind.has_leases() && tried.said.contains(STARVED) => true,
         // killed before front had heard of the job's start
         125 => tormented && (!began || tried.killed & GUARD != 0),
-        // a guard that the machine left no time for is killed by its own timer, as a stopped one is
-        137 => tried.was_tormented() || arena.kind.has_leases(),
-        143 => tried.was_tormented(),
+        // see STARVED
+        137 | 143 => tried.was_tormented() || arena.kind.has_leases(),
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
     let patient = code == 75 && tried.attempt.wait.is_some() && tried.calm;

@@ -17,6 +17,10 @@ use super::witness::Witness;
 const STUCK: Duration = Duration::from_secs(PATIENCE.as_secs() + 60);
 
 /// What came of an attempt.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact that the verdict asks for"
+)]
 #[derive(Debug)]
 pub struct Tried {
     /// What was planned.

@@ -27,7 +27,10 @@ impl Record {
     }
 
     /// One figure, in the order in which they are to be read.
-    #[expect(clippy::needless_pass_by_value, reason = "its callers read better so")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers and texts, given as they are"
+    )]
     pub fn figure(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.figures.push((name.into(), value.to_string()));
         self

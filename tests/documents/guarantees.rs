@@ -161,8 +161,8 @@ fn test_below<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
 }
 
 fn read_markers(root: &Path, file: &Path, shown: &mut Shown, wrong: &mut Vec<String>) {
-    let text = super::read(file);
-    let lines: Vec<&str> = text.lines().collect();
+    let source = super::read(file);
+    let lines: Vec<&str> = source.lines().collect();
     let place = file.strip_prefix(root).unwrap().with_extension("");
     let place = place.display().to_string();
     let place = place.strip_prefix("tests/").unwrap_or(&place);

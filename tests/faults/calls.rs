@@ -98,7 +98,7 @@ fn of_path(path: &[u8], store: &str) -> Target {
         Target::Store
     } else if path.starts_with(store.trim_end_matches("store")) {
         Target::Output
-    } else if path.starts_with("/proc/") || path.starts_with("/sys/") {
+    } else if path == "/proc" || path.starts_with("/proc/") || path.starts_with("/sys/") {
         Target::Kernel
     } else if path.starts_with("/memfd:") {
         Target::Memory

@@ -52,6 +52,7 @@ impl Templates {
             let mut world = World::new(kept, Scenario::Earlier, None);
             play(&mut world, None, Some(&mut points));
             save(&world, &folder.path().join(format!("{kept:?}-false")));
+            age(&folder.path().join(format!("{kept:?}-false")), kept);
             // the sync of the run's last record, which goes to the spool then; a lockfile is released after it
             let syncs = points
                 .into_iter()
@@ -86,6 +87,19 @@ fn save(world: &World, to: &Path) {
         .arg(to)
         .status();
     assert!(status.expect("cp").success());
+}
+
+/// Adds what is old enough to be pruned.
+fn age(store: &Path, kept: Kept) {
+    let database = rusqlite::Connection::open(kept.database(store)).expect("the database");
+    // whatever columns there are
+    let copies = "UPDATE runs SET id = id + 10; UPDATE tails SET id = id + 10;
+        CREATE TEMP TABLE old AS SELECT * FROM runs WHERE reason = 'earlier';
+        UPDATE old SET reason = 'old', token = NULL, started = started - 86400000, ended = ended - 86400000;
+        UPDATE old SET id = 1, run_id = '1111111111111111'; INSERT INTO runs SELECT * FROM old;
+        UPDATE old SET id = 2, run_id = '2222222222222222'; INSERT INTO runs SELECT * FROM old;
+        UPDATE old SET id = 3, run_id = '3333333333333333'; INSERT INTO runs SELECT * FROM old;";
+    database.execute_batch(copies).expect("old attempts");
 }
 
 fn points(kept: Kept, scenario: Scenario, template: Option<&Path>) -> Vec<Point> {
@@ -420,7 +434,7 @@ fn every_system_call_may_fail() {
         "faults",
         format!("make faults FAULTS={}", asked.as_deref().unwrap_or("")),
     )
-    .figure("system calls of nine scenarios on three stores", calls)
+    .figure("system calls of ten scenarios on three stores", calls)
     .figure("faults that they can have", all)
     .figure("faults played", played);
     for (what, count) in &tally.played {

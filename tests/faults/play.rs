@@ -89,10 +89,12 @@ pub enum Scenario {
     Unlocked,
     /// A run that is unlocked; the fault is in the command that asks for it.
     Unlock,
+    /// Old attempts are deleted.
+    Prune,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Run,
         Scenario::Creation,
         Scenario::Takeover,
@@ -102,6 +104,7 @@ impl Scenario {
         Scenario::Stop,
         Scenario::Unlocked,
         Scenario::Unlock,
+        Scenario::Prune,
     ];
 }
 
@@ -160,7 +163,7 @@ impl Scenario {
     /// Whose calls the fault is in.
     pub fn victim(self) -> Who {
         match self {
-            Scenario::Stop | Scenario::Unlock => Who::Asker,
+            Scenario::Stop | Scenario::Unlock | Scenario::Prune => Who::Asker,
             Scenario::Earlier => Who::Earlier,
             _ => Who::First,
         }
@@ -174,6 +177,12 @@ impl Scenario {
             Scenario::Run | Scenario::Creation | Scenario::Spooled => {
                 vec![Start(First), Gone(First)]
             }
+            Scenario::Prune => vec![
+                Start(Asker),
+                Gone(Asker),
+                Start(Who::Again),
+                Gone(Who::Again),
+            ],
             Scenario::Takeover => vec![
                 Start(Holder),
                 Begun(Holder),
@@ -368,14 +377,21 @@ impl World {
         if matches!(who, Who::Asker | Who::Again) {
             let verb = match self.scenario {
                 Scenario::Stopped | Scenario::Stop => "stop",
+                Scenario::Prune => "prune",
                 _ => "unlock",
             };
-            command.args([verb, "--store", &url, "--reason", who.name(), "job"]);
+            command.args([verb, "--store", &url]);
+            if self.scenario == Scenario::Prune {
+                command.args(["--keep", "1h", "--trust-clock", "job"]);
+            } else {
+                command.args(["--reason", who.name(), "job"]);
+            }
             if self.scenario == Scenario::Unlocked {
                 command.arg("--kill");
             }
         } else {
-            let ttl = format!("{TTL}s");
+            // only what the fault is in needs a lease that is over soon
+            let ttl = format!("{}s", if who == Who::Next { 45 } else { TTL });
             command.args([
                 "run",
                 "--store",

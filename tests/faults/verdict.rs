@@ -96,6 +96,7 @@ pub fn judge(world: &World, fault: Option<&Fault>) -> Vec<String> {
     judge.leftovers();
     match world.scenario {
         Scenario::Earlier => {}
+        Scenario::Prune => judge.pruned(),
         Scenario::Run | Scenario::Creation | Scenario::Takeover | Scenario::Spooled => judge.run(),
         Scenario::Refused => judge.refused(),
         Scenario::Stopped | Scenario::Stop | Scenario::Unlocked | Scenario::Unlock => judge.ended(),
@@ -222,6 +223,16 @@ impl Judge<'_> {
             format!("tokens of rows: {tokens:?}")
         });
         self.expect_row(found, Who::Next, &["succeeded"]);
+        let (old, earlier) = (counts.get("old"), counts.get("earlier"));
+        match self.world.scenario {
+            Scenario::Creation => {}
+            Scenario::Prune => self.expect((old, earlier) == (None, Some(&1)), || {
+                format!("after pruning there are {old:?} old rows, and {earlier:?}")
+            }),
+            _ => self.expect((old, earlier) != (None, None), || {
+                "the history is gone".into()
+            }),
+        }
         match self.world.scenario {
             Scenario::Refused => self.expect_row(found, Who::Holder, &["succeeded"]),
             Scenario::Takeover => self.expect_row(found, Who::Holder, &["abandoned"]),
@@ -324,9 +335,12 @@ impl Judge<'_> {
 
     /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
     fn lost_for_slowness(&self, done: &Done) -> bool {
-        self.world.kept == Kept::Shared
-            && done.status == Status::Exited(79)
-            && done.stderr.contains("the lock is lost")
+        let lost = done.status == Status::Exited(79) && done.stderr.contains("the lock is lost");
+        let killed = matches!(done.status, Status::Exited(125 | 137))
+            && done
+                .stderr
+                .contains("the guard, joblock's process above the job");
+        self.world.kept == Kept::Shared && (lost || killed)
     }
 
     fn run(&mut self) {
@@ -415,6 +429,20 @@ impl Judge<'_> {
                 );
             }
             (false, _) => self.code_with_a_word(&first, &[69, 125, 126]),
+        }
+    }
+
+    fn pruned(&mut self) {
+        let again = self.done(Who::Again).cloned();
+        let right = again
+            .as_ref()
+            .is_some_and(|d| d.status == Status::Exited(0));
+        self.expect(right, || format!("pruning once more: {again:?}"));
+        if let Some(asker) = self.done(Who::Asker).cloned()
+            && !self.killed(Role::Front)
+            && asker.status != Status::Exited(0)
+        {
+            self.code_with_a_word(&asker, &[69, 125]);
         }
     }
 

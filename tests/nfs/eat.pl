@@ -20,5 +20,7 @@ print $first '1000';
 close $first or die "oom_score_adj: $!";
 my @eaten;
 push @eaten, 'x' x 262144 while kill 0, $victim;
+# Where it holds on to it, those who are left read their own program from the disk again and again, and get nowhere.
+undef @eaten;
 # who is left ends this one, or nobody does
 sleep 1 while 1;

@@ -137,8 +137,6 @@ pub fn check(kept: Kept, image: &Image, known: &Known) -> Vec<String> {
         &url,
         "--trigger",
         "other",
-        "--ttl",
-        "2s",
         "-w",
         "17s",
         "job",

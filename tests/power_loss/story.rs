@@ -1,5 +1,6 @@
 //! The runs that are recorded: one that makes the store, one after it, one that is killed as a whole, the one that takes
-//! over from it, one that is stopped, one that is unlocked, one that is refused beside another, and a last one.
+//! over from it, one that is stopped, one that is unlocked, one that is refused beside another, one whose end the database
+//! can't take, so that it goes to the spool, and a last one, which folds that in.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -62,6 +63,8 @@ const STEPS: &[Step] = {
         Gone("refused"),
         Release,
         Gone("holder"),
+        Run("spooled", false),
+        Gone("spooled"),
         Run("last", false),
         Gone("last"),
     ]
@@ -84,6 +87,7 @@ struct Play<'a> {
     steps: &'static [Step],
     numbers: HashMap<&'static str, usize>,
     release: File,
+    has_failed: bool,
 }
 
 impl Play<'_> {
@@ -145,6 +149,17 @@ impl Play<'_> {
         true
     }
 
+    /// Whether this is the first sync after the job of `spooled` was started: that of its end.
+    fn fails(&mut self, call: &Call) -> bool {
+        let began = |op: &Op| matches!(op, Op::Began(name) if name == "spooled");
+        let fails = !self.has_failed
+            && call.role == Role::Keeper
+            && self.numbers.get("spooled") == Some(&call.command)
+            && self.recorder.log.iter().any(began);
+        self.has_failed |= fails;
+        fails
+    }
+
     fn start(&mut self, name: &'static str, job: Option<bool>, tracees: &mut Tracees) {
         let number = tracees
             .start(self.command(name, job), true)
@@ -156,6 +171,9 @@ impl Play<'_> {
 
 impl Watch for Play<'_> {
     fn enter(&mut self, call: &Call) -> Act {
+        if call.number == libc::SYS_fdatasync && self.fails(call) {
+            return Act::Fail(libc::EIO);
+        }
         self.recorder.enter(call)
     }
 
@@ -178,8 +196,28 @@ impl Watch for Play<'_> {
     }
 }
 
-/// Plays the runs on a new store, and records what they do to its files.
+/// Plays the runs on a new store, and records what they do to its files. On a slow machine a lease of two seconds may be
+/// lost: that is another story, and this one is begun again.
 pub fn record(kept: Kept) -> Story {
+    let as_told = |op: &Op| match op {
+        Op::Reported(name, code) => {
+            *code
+                == match name.as_str() {
+                    "stopped" => 143,
+                    "unlocked" => 79,
+                    "refused" => 75,
+                    "stop" | "unlock" | "holder" => 0,
+                    _ => 7,
+                }
+        }
+        _ => true,
+    };
+    let stories = std::iter::repeat_with(|| record_once(kept)).take(10);
+    let mut right = stories.filter(|story| story.log.iter().all(as_told));
+    right.next().expect("a story in which no lease is lost")
+}
+
+fn record_once(kept: Kept) -> Story {
     let folder = folder();
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("a folder");
@@ -198,6 +236,7 @@ pub fn record(kept: Kept) -> Story {
             .write(true)
             .open(fifo)
             .expect("the FIFO"),
+        has_failed: false,
     };
     assert!(
         follow(&mut play, Duration::from_secs(120)),
@@ -217,6 +256,7 @@ pub fn record(kept: Kept) -> Story {
             (words[1].parse().expect("a token"), words[2].to_owned()),
         );
     }
+    assert!(play.has_failed, "nothing went to the spool");
     Story {
         log: play.recorder.log,
         began,

@@ -20,8 +20,12 @@ impl World {
             let now = self.clock(run);
             let idle = !self.runs[run].guard.started && !self.runs[run].guard.over;
             match message {
-                Message::Start(deadline, sent) | Message::Renewed(deadline, sent) => {
-                    start |= matches!(message, Message::Start(..));
+                Message::Start(deadline, sent) => {
+                    self.runs[run].watch.told = sent;
+                    self.runs[run].guard.fence.renewed(deadline);
+                    start = true;
+                }
+                Message::Renewed(deadline, sent) => {
                     self.runs[run].watch.told = sent;
                     self.runs[run].guard.fence.renewed(deadline);
                     self.set_suicide(run);
@@ -35,20 +39,8 @@ impl World {
                 _ => {}
             }
         }
-        if start {
-            let now = self.clock(run);
-            if !self.runs[run].guard.fence.may_start(now) {
-                say!(self, run, "guard", "too late to start");
-                self.runs[run].guard.over = true;
-            } else if !self.runs[run].alive(Role::Front) {
-                self.runs[run].guard.fence.not_started(Cause::FrontGone);
-                self.runs[run].guard.over = true;
-            } else {
-                self.runs[run].guard.spawning = true;
-                self.watch_start(run);
-                let delay = self.chance.between(20 * US, 3 * MS);
-                return self.at(delay, Event::Spawn(run));
-            }
+        if start && self.start(run) {
+            return;
         }
         let r = &mut self.runs[run];
         let (front, keeper) = (r.alive(Role::Front), r.alive(Role::Keeper));
@@ -86,6 +78,26 @@ impl World {
         if let Some(at) = self.runs[run].guard.fence.next_moment(over) {
             self.wake_at_clock(run, Role::Guard, at);
         }
+    }
+
+    /// Whether the job begins.
+    fn start(&mut self, run: usize) -> bool {
+        let now = self.clock(run);
+        let may_start = self.runs[run].guard.fence.may_start(now);
+        self.set_suicide(run);
+        if !may_start {
+            say!(self, run, "guard", "too late to start");
+        } else if !self.runs[run].alive(Role::Front) {
+            self.runs[run].guard.fence.not_started(Cause::FrontGone);
+        } else {
+            self.runs[run].guard.spawning = true;
+            self.watch_start(run);
+            let delay = self.chance.between(20 * US, 3 * MS);
+            self.at(delay, Event::Spawn(run));
+            return true;
+        }
+        self.runs[run].guard.over = true;
+        false
     }
 
     /// The job's first process has ended: the others may take so long.

@@ -6,11 +6,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::lease::takeover::FileId;
@@ -60,12 +60,10 @@ fn folder_of(path: &Path) -> &Path {
 pub fn create(path: &Path) -> io::Result<bool> {
     let mode = mode_in(folder_of(path))?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600)) {
+    match open_no_links(path, flags, Mode::from_raw_mode(0o600)) {
         Ok(fd) => {
-            // not by open's mode: the umask would make it readable only
-            if mode != 0o600 {
-                rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
-            }
+            // not by open's mode: the umask takes from that
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
             Ok(true)
         }
         Err(Errno::EXIST) => Ok(false),
@@ -76,13 +74,25 @@ pub fn create(path: &Path) -> io::Result<bool> {
 /// Makes a folder for lock files or spool files in a store's folder, with that folder's habits.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     let shared = mode_in(folder_of(path))? == 0o660;
-    match fs::create_dir(path) {
-        Ok(()) => fs::set_permissions(
-            path,
-            fs::Permissions::from_mode(if shared { 0o2770 } else { 0o700 }),
-        ),
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            // by descriptor: who else may write there may have put something else in its place
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = open_no_links(path, flags, Mode::empty())?;
+            let mode = Mode::from_raw_mode(if shared { 0o2770 } else { 0o700 });
+            Ok(rustix::fs::fchmod(&fd, mode)?)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Opens without following a link anywhere on the way: the store's path has none, unless somebody has just put one there.
+fn open_no_links(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS) {
+        // before Linux 5.6, and where a container's filter doesn't know the call
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(CWD, path, flags, mode),
+        other => other,
     }
 }
 
@@ -90,18 +100,14 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
     let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = match rustix::fs::openat(
-        CWD,
-        path,
-        if direct {
-            flags | OFlags::DIRECT
-        } else {
-            flags
-        },
-        Mode::empty(),
-    ) {
+    let wanted = if direct {
+        flags | OFlags::DIRECT
+    } else {
+        flags
+    };
+    let opened = match open_no_links(path, wanted, Mode::empty()) {
         // not every FUSE file system has O_DIRECT
-        Err(Errno::INVAL) if direct => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+        Err(Errno::INVAL) if direct => open_no_links(path, flags, Mode::empty()),
         other => other,
     };
     let file = match opened {
@@ -111,6 +117,8 @@ pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
                 "it is a symbolic link, and lock files are never opened through one: remove it",
             ));
         }
+        // what open(2) says of a socket
+        Err(Errno::NXIO) => return Err(io::Error::other("it is not a regular file: remove it")),
         Err(error) => return Err(error.into()),
     };
     let meta = file.metadata()?;

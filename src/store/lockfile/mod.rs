@@ -39,7 +39,7 @@ use crate::store::sqlite::locks::{self, LockRow};
 use crate::store::sqlite::{rows, schema};
 use crate::store::{
     About, Attempt, Finding, History, LockRequest, Locks, Observed, Place, Purpose, Recorded,
-    Request, Store, StoreError, mount, trouble, vanished,
+    Request, Store, StoreError, mount, trouble, trust, vanished,
 };
 use file::LockFile;
 use queue::Queued;
@@ -65,6 +65,12 @@ struct Inner {
     db: Mutex<Db>,
 }
 
+/// What it consists of besides lock files.
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let names = ["history.db", "history.db-journal", "history.gate", "spool"];
+    names.map(|name| folder.join(name)).into()
+}
+
 impl LockfileStore {
     /// Opens the store in `folder`, see [`super::open`].
     pub fn open(folder: &Path, purpose: Purpose) -> Result<Self, StoreError> {
@@ -72,12 +78,18 @@ impl LockfileStore {
             io::ErrorKind::NotFound => trouble::no_folder(folder),
             _ => trouble::from_io(folder, &error),
         };
-        let folder = folder.canonicalize().map_err(broken)?;
+        let folder = trust::follow(folder)?.path;
+        folder.symlink_metadata().map_err(broken)?;
         if !folder.is_dir() {
             return Err(trouble::unusable(
                 &folder,
                 "is a file, and a folder is needed: lockfile:DIRECTORY",
             ));
+        }
+        let (history, spool) = (folder.join(HISTORY), folder.join("spool"));
+        trust::check_part(&spool, true)?;
+        if purpose != Purpose::Read {
+            trust::refuse_for_root(&folder, &parts(&folder))?;
         }
         let mut server_lease = None;
         if !mount::is_local_at(&folder).map_err(broken)? {
@@ -87,13 +99,12 @@ impl LockfileStore {
             }
             server_lease = mount.and_then(|m| m.server_lease());
         }
-        let history = folder.join(HISTORY);
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
             server_lease,
             uuid: db.uuid.clone(),
             here: Place::here(),
-            spool: Spool::at(folder.join("spool")),
+            spool: Spool::at(spool),
             waiters: Waiters::default(),
             db: Mutex::new(db),
             folder,
@@ -267,6 +278,7 @@ impl Locks for LockfileStore {
                 .iter()
                 .map(|path| store_probe::rights(path)),
         );
+        findings.push(store_probe::trusted(&inner.folder, &parts(&inner.folder)));
         findings.extend(store_probe::database(&inner.db()));
         findings.push(store_probe::clock());
         findings.push(store_probe::spool(inner.spool.entries().len()));

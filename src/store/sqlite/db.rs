@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{
     Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
 };
@@ -24,7 +25,7 @@ use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
 use crate::store::lockfile::gate::Gate;
 use crate::store::pruning::{Prune, Pruned};
-use crate::store::{Purpose, StoreError, mount, trouble};
+use crate::store::{Purpose, StoreError, mount, trouble, trust};
 
 /// How long a step of the database may take, besides the time at the gate.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +36,9 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 const FOLD_AT: i64 = 100;
 /// And by SQLite itself at a commit, in frames, should no holder have done it.
 const FOLD_AT_COMMIT: i64 = 1000;
+
+/// No value is larger, in bytes: output of 16 MiB at most, and something to spare. A larger one is somebody's attempt on our memory.
+const LARGEST: i32 = 20 << 20;
 
 /// How a new database is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,11 @@ impl Db {
         gate: PathBuf,
     ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| trouble::from_io(path, &error);
+        for end in ["-wal", "-shm", "-journal"] {
+            let mut part = path.as_os_str().to_owned();
+            part.push(end);
+            trust::check_part(Path::new(&part), false)?;
+        }
         if !check_file(path)? {
             let folder = path.parent().unwrap_or(path);
             if !folder.is_dir() {
@@ -129,10 +138,11 @@ impl Db {
 
     /// `false`: there is nothing in it yet.
     fn read_meta(&mut self) -> Result<bool, StoreError> {
-        let (application, format, tables) = self
+        let (application, format, tables, active) = self
             .conn
             .query_row(
-                "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)
+                "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema),
+                     (SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view'))
                  FROM pragma_application_id a, pragma_user_version v",
                 [],
                 |row| {
@@ -140,6 +150,7 @@ impl Db {
                         row.get::<_, i64>(0)?,
                         row.get::<_, i64>(1)?,
                         row.get::<_, i64>(2)?,
+                        row.get::<_, i64>(3)?,
                     ))
                 },
             )
@@ -149,6 +160,12 @@ impl Db {
         }
         if application != schema::APPLICATION_ID {
             return Err(trouble::foreign(&self.path));
+        }
+        if active > 0 {
+            return Err(trouble::unusable(
+                &self.path,
+                "somebody has put triggers or views into the database, which joblock never does: see them with sqlite3's .schema, and drop them",
+            ));
         }
         if format > schema::FORMAT {
             return Err(StoreError::Newer {
@@ -362,8 +379,15 @@ fn in_transaction<T>(
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let broken = |error: rusqlite::Error| trouble::from_sql(path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut conn = Connection::open_with_flags(path, flags).map_err(broken)?;
+    // others may have written the schema and every value: neither may do more than hold our rows
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)
+        .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
+        .and_then(|_| conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST))
+        .map_err(broken)?;
     let mut since = Instant::now();
     let patience = move |count: i32| {
         if count == 0 {

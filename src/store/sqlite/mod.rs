@@ -38,7 +38,7 @@ use crate::store::probe;
 use crate::store::spool::Spool;
 use crate::store::{
     About, Attempt, Finding, LockRequest, Locks, Observed, Place, Purpose, Request, Store,
-    StoreError, mount, trouble,
+    StoreError, mount, trouble, trust,
 };
 use db::{Db, Make};
 
@@ -64,11 +64,25 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// All that a store may consist of.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    ["", "-wal", "-shm", "-journal", ".locks", ".spool"]
+        .map(|end| beside(path, end))
+        .into()
+}
+
 impl SqliteStore {
     /// Opens the store at `path`, see [`super::open`].
     pub fn open(path: &Path, shared: bool, purpose: Purpose) -> Result<Self, StoreError> {
         let path = path::real_path(path)?;
-        let locks = beside(&path, ".locks");
+        let (locks, spool) = (beside(&path, ".locks"), beside(&path, ".spool"));
+        for folder in [&locks, &spool] {
+            trust::check_part(folder, true)?;
+        }
+        let folder = path.parent().unwrap_or(&path);
+        if purpose != Purpose::Read && folder.is_dir() {
+            trust::refuse_for_root(folder, &parts(&path))?;
+        }
         let make = if shared {
             Make::Shared
         } else {
@@ -79,7 +93,7 @@ impl SqliteStore {
             file::create_folder(&locks).map_err(|e| trouble::from_io(&locks, &e))?;
         }
         let inner = Inner {
-            spool: Spool::at(beside(&path, ".spool")),
+            spool: Spool::at(spool),
             shared: db.shared,
             uuid: db.uuid.clone(),
             here: Place::here(),
@@ -200,6 +214,9 @@ impl Locks for SqliteStore {
             .into_iter()
             .chain([inner.path.clone(), inner.locks.clone()]);
         findings.extend(paths.map(|path| probe::rights(&path)));
+        if let Some(folder) = inner.path.parent() {
+            findings.push(probe::trusted(folder, &parts(&inner.path)));
+        }
         findings.extend(probe::database(&inner.db()));
         findings.push(probe::clock());
         findings.push(probe::spool(inner.spool.entries().len()));

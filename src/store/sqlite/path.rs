@@ -7,24 +7,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 
-use crate::store::{StoreError, trouble};
+use crate::store::{StoreError, trouble, trust};
 
 /// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
 pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
-    let broken = |error: &io::Error| trouble::from_io(path, error);
-    match path.canonicalize() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(broken(&io::ErrorKind::IsADirectory.into()));
-            };
-            let folder = folder.canonicalize().map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => trouble::no_folder(folder),
-                _ => broken(&error),
-            })?;
-            Ok(folder.join(name))
-        }
-        other => other.map_err(|error| broken(&error)),
-    }
+    let Some(folder) = path.parent() else {
+        return Err(trouble::from_io(path, &io::ErrorKind::IsADirectory.into()));
+    };
+    // named as a whole if it is missing
+    trust::follow(folder)?;
+    Ok(trust::follow(path)?.path)
 }
 
 /// `false`: there is none. Refuses what would get lock files of its own beside those that others use.

@@ -98,8 +98,15 @@ impl Front<'_> {
         if self.token.is_none() {
             return self.without_a_grant();
         }
-        if self.ended.is_none() && self.guard_gone {
-            self.end_the_tree();
+        if self.ended.is_none()
+            && self.guard_gone
+            && let Err(error) = self.end_the_tree()
+        {
+            Self::error(&format!(
+                "the guard, joblock's process above the job, was killed, and it can't be seen what is left of the job ({error}): \
+                 the keeper ends it"
+            ));
+            return Some(exit::of_signal(libc::SIGKILL));
         }
         let ended = self.ended.clone()?;
         if !self.drained {

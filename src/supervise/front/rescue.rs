@@ -1,5 +1,7 @@
 //! What front does when the guard or the keeper was killed.
 
+use std::io;
+
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
@@ -22,14 +24,14 @@ impl Front<'_> {
     }
 
     /// The guard was killed: the job's first process dies by its parent-death signal, the rest is front's now.
-    pub(super) fn end_the_tree(&mut self) {
+    ///
+    /// # Errors
+    /// If it can't be seen who is left. Then front has to go: the keeper, left alone, looks with descriptors of its own.
+    pub(super) fn end_the_tree(&mut self) -> io::Result<()> {
         self.reap();
         let keeper = self.keeper_pid.as_raw_nonzero().get();
         // Older children belong to whoever executed us, not to the job.
-        let Ok(mut left) = process::descendants(self.record.pid, &[keeper]) else {
-            // Nothing is known then: looked at again at the next turn.
-            return;
-        };
+        let mut left = process::descendants(self.record.pid, &[keeper])?;
         left.retain(|p| p.id.start >= self.guard_id.start);
         for process in &left {
             let _ = tree::signal(process.id, libc::SIGKILL);
@@ -48,6 +50,7 @@ impl Front<'_> {
             self.guard_reaped = true;
             self.ended = Some(ended);
         }
+        Ok(())
     }
 
     /// The keeper was killed; another process, for front does no store I/O, writes the end.
