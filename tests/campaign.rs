@@ -15,6 +15,8 @@ mod host;
 mod plan;
 #[path = "campaign/power.rs"]
 mod power;
+#[path = "common/random.rs"]
+mod random;
 #[path = "campaign/reach.rs"]
 mod reach;
 #[path = "campaign/round.rs"]

@@ -4,46 +4,7 @@
 use std::time::Duration;
 
 use super::arena::Kind;
-
-/// splitmix64: a seed more is a stream more.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The stream of `seed` that belongs to `path`.
-    pub fn of(seed: u64, path: &[u64]) -> Random {
-        let mut random = Random(seed);
-        for step in path {
-            random = Random(random.next() ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        }
-        random
-    }
-
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// One below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// One of them.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        let at = self.below(of.len() as u64);
-        of[usize::try_from(at).unwrap_or(0)]
-    }
-}
+use super::random::Random;
 
 /// The processes of a run, as bits.
 pub type Victims = u8;

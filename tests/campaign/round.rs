@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::arena::{Arena, Kind};
 use super::fuse;
-use super::plan::{Attempt, PATIENCE, Random, Torment};
+use super::plan::{Attempt, PATIENCE, Torment};
+use super::random::Random;
 use super::trouble;
 use super::verdict::Verdict;
 use super::witness::Witness;
@@ -86,8 +87,7 @@ fn number(variable: &str) -> Option<u64> {
 /// Runs it; panics at the first round in which something was wrong.
 pub fn campaign() {
     let length = number(LENGTH);
-    let seed =
-        number(SEED).unwrap_or_else(|| Random::of(u64::from(std::process::id()), &[now()]).next());
+    let seed = Random::seed();
     let mut total = Verdict::default();
     let began = Instant::now();
     for n in 0.. {
@@ -128,10 +128,6 @@ pub fn campaign() {
         }
         record.figure("acquisitions a second", rate).write();
     }
-}
-
-fn now() -> u64 {
-    joblock::clock::Boot::now().0
 }
 
 /// Whether somebody asked for this kind of store, or for none.

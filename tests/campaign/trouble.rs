@@ -13,7 +13,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::arena::{Arena, Kind};
 use super::fuse::Mood;
 use super::host::Host;
-use super::plan::{Random, TTL};
+use super::plan::TTL;
+use super::random::Random;
 use super::verdict::Verdict;
 
 /// A small file system of an arena's own, in memory.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::arena::Arena;
-use super::plan::{Attempt, PATIENCE, Random, THREE, Torment, Victims};
+use super::plan::{Attempt, PATIENCE, THREE, Torment, Victims};
+use super::random::Random;
 use super::torment::{self, Family, Freezer, Target};
 use super::witness::Witness;
 

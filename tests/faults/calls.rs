@@ -7,6 +7,9 @@
 //!
 //! What the loader and the runtime do before `main` is not the program's own: there it is killed, but no call fails.
 
+use crate::tracer::older::{
+    ACCESS, CHMOD, LSTAT, MKDIR, OPEN, READLINK, RENAME, RMDIR, STAT, UNLINK,
+};
 use crate::tracer::{Call, open_on, string};
 
 /// A way to fail.
@@ -306,35 +309,3 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
         kinds,
     }
 }
-
-/// Calls that newer architectures have only in their newer form.
-#[cfg(target_arch = "x86_64")]
-mod older {
-    pub const OPEN: i64 = libc::SYS_open;
-    pub const MKDIR: i64 = libc::SYS_mkdir;
-    pub const RENAME: i64 = libc::SYS_rename;
-    pub const UNLINK: i64 = libc::SYS_unlink;
-    pub const RMDIR: i64 = libc::SYS_rmdir;
-    pub const CHMOD: i64 = libc::SYS_chmod;
-    pub const STAT: i64 = libc::SYS_stat;
-    pub const LSTAT: i64 = libc::SYS_lstat;
-    pub const READLINK: i64 = libc::SYS_readlink;
-    pub const ACCESS: i64 = libc::SYS_access;
-}
-
-/// No such numbers.
-#[cfg(not(target_arch = "x86_64"))]
-mod older {
-    pub const OPEN: i64 = -1;
-    pub const MKDIR: i64 = -2;
-    pub const RENAME: i64 = -3;
-    pub const UNLINK: i64 = -4;
-    pub const RMDIR: i64 = -5;
-    pub const CHMOD: i64 = -6;
-    pub const STAT: i64 = -7;
-    pub const LSTAT: i64 = -8;
-    pub const READLINK: i64 = -9;
-    pub const ACCESS: i64 = -10;
-}
-
-use older::{ACCESS, CHMOD, LSTAT, MKDIR, OPEN, READLINK, RENAME, RMDIR, STAT, UNLINK};

@@ -4,6 +4,7 @@
 //! the order in which things happened. Beside them the log has what the world outside saw: a job was started, a command
 //! said how it ended.
 
+use crate::tracer::older::{LINK, MKDIR, OPEN, RENAME, RMDIR, UNLINK};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -104,26 +105,6 @@ enum Before {
         path: PathBuf,
     },
 }
-
-#[cfg(target_arch = "x86_64")]
-mod older {
-    pub const OPEN: i64 = libc::SYS_open;
-    pub const MKDIR: i64 = libc::SYS_mkdir;
-    pub const RENAME: i64 = libc::SYS_rename;
-    pub const UNLINK: i64 = libc::SYS_unlink;
-    pub const RMDIR: i64 = libc::SYS_rmdir;
-    pub const LINK: i64 = libc::SYS_link;
-}
-#[cfg(not(target_arch = "x86_64"))]
-mod older {
-    pub const OPEN: i64 = -1;
-    pub const MKDIR: i64 = -2;
-    pub const RENAME: i64 = -3;
-    pub const UNLINK: i64 = -4;
-    pub const RMDIR: i64 = -5;
-    pub const LINK: i64 = -6;
-}
-use older::{LINK, MKDIR, OPEN, RENAME, RMDIR, UNLINK};
 
 fn flag(flags: u64, flag: i32) -> bool {
     flags & u64::from(flag.cast_unsigned()) != 0

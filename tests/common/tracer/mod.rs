@@ -10,6 +10,7 @@
     reason = "each test program uses its own part of the tracer"
 )]
 
+pub mod older;
 mod registers;
 
 use std::collections::{BTreeMap, HashMap};
