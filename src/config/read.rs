@@ -36,12 +36,13 @@ pub(super) fn jobs_file(path: &Path, text: &str) -> Result<JobsFile, ConfigError
     let document =
         DeTable::parse(text).map_err(|e| source.wrong(&e.span().unwrap_or(0..0), e.message()))?;
     let top = Table::new(&source, String::new(), document.get_ref(), keys::TOP)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    // of the whole path: the parent of a bare name is nothing, which is no folder
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
     let mut file = JobsFile {
         path: path.to_owned(),
         store: top.get("store", |v| {
-            Ok(plan::parse_store_url(text_of(v)?.as_ref(), &folder)?)
+            Ok(plan::parse_store_url(text_of(v)?.as_ref(), folder)?)
         })?,
         store_id: top.get("store-id", uuid)?,
         keep: top.get("keep", keep)?,

@@ -10,7 +10,7 @@
 use crate::tracer::older::{
     ACCESS, CHMOD, LSTAT, MKDIR, OPEN, READLINK, RENAME, RMDIR, STAT, UNLINK,
 };
-use crate::tracer::{Call, open_on, string};
+use crate::tracer::{Call, open_on, opening, string};
 
 /// A way to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,12 +144,8 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
             .collect::<Vec<_>>()
     };
     let (name, target, mut kinds) = match call.number {
-        number @ (libc::SYS_openat | OPEN) => {
-            let (path, flags) = if number == OPEN {
-                (first, second)
-            } else {
-                (second, third)
-            };
+        libc::SYS_openat | libc::SYS_openat2 | OPEN => {
+            let (path, flags) = opening(call).unwrap_or_default();
             let target = by_path(path);
             let mut kinds = both(&[Descriptors, Io]);
             if flags & u64::from(libc::O_CREAT.cast_unsigned()) != 0 {

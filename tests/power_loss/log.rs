@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tracer::{Act, Call, Event, Role, Tracees, Watch, memory, open_on, string};
+use crate::tracer::{Act, Call, Event, Role, Tracees, Watch, memory, open_on, opening, string};
 
 /// A file or folder of the store.
 pub type Inode = usize;
@@ -142,12 +142,8 @@ impl Recorder {
     fn before(&mut self, call: &Call) -> Option<Before> {
         let [first, second, third, fourth, fifth, _] = call.arguments;
         Some(match call.number {
-            number @ (libc::SYS_openat | OPEN) => {
-                let (path, flags) = if number == OPEN {
-                    (first, second)
-                } else {
-                    (second, third)
-                };
+            libc::SYS_openat | libc::SYS_openat2 | OPEN => {
+                let (path, flags) = opening(call)?;
                 if !flag(flags, libc::O_CREAT) && !flag(flags, libc::O_TRUNC) {
                     return None;
                 }

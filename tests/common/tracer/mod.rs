@@ -566,6 +566,21 @@ pub fn open_on(pid: i32, fd: u64) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()
 }
 
+/// If `call` opens a file: the address of its path, and its flags.
+pub fn opening(call: &Call) -> Option<(u64, u64)> {
+    let [first, second, third, ..] = call.arguments;
+    match call.number {
+        older::OPEN => Some((first, second)),
+        libc::SYS_openat => Some((second, third)),
+        // the flags are the first member of struct open_how
+        libc::SYS_openat2 => {
+            let flags = memory(call.pid, third, 8).try_into().ok()?;
+            Some((second, u64::from_ne_bytes(flags)))
+        }
+        _ => None,
+    }
+}
+
 /// Bytes of a stopped process's memory; fewer if not all can be read.
 pub fn memory(pid: i32, address: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0_u8; length];
