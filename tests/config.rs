@@ -265,6 +265,38 @@ fn a_relative_store_is_taken_from_the_file_s_folder() {
     assert_eq!(text, "sqlite:/etc/joblock/db/joblock.db");
 }
 
+/// A bare name has no folder in it: the store was once looked for in the root folder, and two runs went on at once.
+#[rstest]
+#[case("joblock.toml")]
+#[case("./joblock.toml")]
+fn a_relative_store_of_a_file_that_is_named_without_its_folder_is_in_that_folder(
+    #[case] config: &str,
+) {
+    let place = Place::new("store = \"sqlite:db.sqlite\"\n[jobs.sync]\ncommand = [\"true\"]\n");
+    let done = place
+        .joblock()
+        .args(["run", "sync", "--config", config])
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert!(place.folder.path().join("db.sqlite").exists());
+    let other = place
+        .joblock()
+        .args(["run", "sync"])
+        .env("JOBLOCK_CONFIG", config)
+        .output()
+        .unwrap();
+    assert!(
+        other.status.success(),
+        "{}",
+        String::from_utf8_lossy(&other.stderr)
+    );
+}
+
 /// A folder with a jobs file that is out of others' reach.
 struct Place {
     folder: TempDir,
