@@ -172,10 +172,6 @@ pub fn choose<E>(
             pruned.future += 1;
             continue;
         }
-        if row.at >= cutoff {
-            pruned.doubted += 1;
-            continue;
-        }
         let mut is_newest = false;
         for class in row.classes().collect::<BTreeSet<_>>() {
             if newest.get(&class) == Some(&row.id) {
@@ -186,11 +182,19 @@ pub fn choose<E>(
                 is_newest |= !newer;
             }
         }
-        if !is_newest {
-            pruned.attempts += 1;
-            pruned.output_bytes += row.bytes;
-            chosen.push(row.clone());
+        if is_newest {
+            continue;
         }
+        if row.at >= cutoff {
+            // Between two attempts the clock is vouched for up to the first: only more than that is worth a word.
+            if vouched < settled_before(request.now, request.keep) {
+                pruned.doubted += 1;
+            }
+            continue;
+        }
+        pruned.attempts += 1;
+        pruned.output_bytes += row.bytes;
+        chosen.push(row.clone());
     }
     // the rest of the job is young, or there is none
     let through = looked_at == walk(request, rows, request.now).count();
