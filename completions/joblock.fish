@@ -55,7 +55,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -l trigger -d 'What
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l tag -d 'A label for the history; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
-complete -c joblock -n "__fish_joblock_using_subcommand run" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: the jobs file\'s, else forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l override -d 'Run COMMAND although the jobs file has another for JOB'
@@ -64,7 +64,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -l private-store -d
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l wait-for-children -d 'Wait for processes that the job leaves behind, instead of ending them'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l no-capture -d 'Keep no output in the history, and hand the streams over untouched'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s q -l quiet -d 'Say nothing but errors'
-complete -c joblock -n "__fish_joblock_using_subcommand run" -s v -l verbose -d 'Say what happens'
+complete -c joblock -n "__fish_joblock_using_subcommand run" -s v -l verbose -d 'Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron: the exit code tells, and the history why'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l explain -d 'Print what would be done, and where each part comes from; start and write nothing'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l json -d 'With --explain: print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -102,7 +102,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l trigger -d 'Wh
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l tag -d 'A label for the history; can be given several times' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l redact -d 'Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times' -r
-complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: forever]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l keep -d 'After the run, delete what of the job\'s history ended longer ago; forever: nothing [default: the jobs file\'s, else forever]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s n -l nonblock -d 'Don\'t wait while the lock is held (the default)'
@@ -110,7 +110,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l private-store 
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l wait-for-children -d 'Wait for processes that the job leaves behind, instead of ending them'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l no-capture -d 'Keep no output in the history, and hand the streams over untouched'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s q -l quiet -d 'Say nothing but errors'
-complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s v -l verbose -d 'Say what happens'
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s v -l verbose -d 'Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron: the exit code tells, and the history why'
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand stop" -l reason -d 'Why; it stands in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand stop" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r

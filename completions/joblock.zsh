@@ -50,7 +50,7 @@ _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
 '*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
-'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: the jobs file'\''s, else forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--override[Run COMMAND although the jobs file has another for JOB]' \
@@ -61,8 +61,8 @@ _arguments "${_arguments_options[@]}" : \
 '--no-capture[Keep no output in the history, and hand the streams over untouched]' \
 '(-v --verbose)-q[Say nothing but errors]' \
 '(-v --verbose)--quiet[Say nothing but errors]' \
-'-v[Say what happens]' \
-'--verbose[Say what happens]' \
+'-v[Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron\: the exit code tells, and the history why]' \
+'--verbose[Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron\: the exit code tells, and the history why]' \
 '--explain[Print what would be done, and where each part comes from; start and write nothing]' \
 '--json[With --explain\: print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -138,7 +138,7 @@ _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
 '*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
-'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: forever\]]:DURATION:_default' \
+'--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: the jobs file'\''s, else forever\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-n[Don'\''t wait while the lock is held (the default)]' \
@@ -148,8 +148,8 @@ _arguments "${_arguments_options[@]}" : \
 '--no-capture[Keep no output in the history, and hand the streams over untouched]' \
 '(-v --verbose)-q[Say nothing but errors]' \
 '(-v --verbose)--quiet[Say nothing but errors]' \
-'-v[Say what happens]' \
-'--verbose[Say what happens]' \
+'-v[Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron\: the exit code tells, and the history why]' \
+'--verbose[Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron\: the exit code tells, and the history why]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 ':target -- A job, for its last run, or a run id (its first 6 characters do):_joblock_job_names' \

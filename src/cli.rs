@@ -257,14 +257,14 @@ pub struct StartArgs {
     /// is recorded; can be given several times
     #[arg(long, value_name = "PATTERN", value_parser = redact::pattern, help_heading = "The record")]
     pub redact: Vec<Pattern>,
-    /// After the run, delete what of the job's history ended longer ago; forever: nothing [default: forever]
+    /// After the run, delete what of the job's history ended longer ago; forever: nothing [default: the jobs file's, else forever]
     #[arg(long, value_name = "DURATION", value_parser = duration::keep, help_heading = "The record")]
     pub keep: Option<Span>,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     pub quiet: bool,
-    /// Say what happens
+    /// Say what happens. Without it a refused start is silent where stderr is no terminal, as in cron: the exit code tells, and the history why
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
 }
