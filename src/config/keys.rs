@@ -212,13 +212,13 @@ pub const JOB: &[Key] = &[
         "after",
         "an array of job names",
         "[]",
-        "The jobs that come before this one when the night's jobs run in order. They must stand in this file, and not in a circle.",
+        "The jobs that come before this one when the night's jobs run in order. They must stand in this file, and not in a circle. Read and checked, and not acted on yet.",
     ),
     key(
         "notify",
         "a table",
         r#"{ on = ["failed"], webhook = "https://example.org/hook" }"#,
-        "Whom to tell about which outcomes.",
+        "Whom to tell about which outcomes. Read and checked, and not acted on yet: this version tells nobody; let joblock-check(1) do it.",
     ),
 ];
 
