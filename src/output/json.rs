@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 use serde::Serialize;
 
+use super::text;
 use crate::clock::Wall;
 use crate::name::Token;
 use crate::store::record::{Outcome, RunRecord, Tail, Trigger, Who};
@@ -31,12 +32,12 @@ struct Versioned<T> {
 /// # Errors
 /// None of our types can fail to be JSON; should one, its complaint.
 pub fn document<T: Serialize>(answer: T) -> serde_json::Result<String> {
-    let mut text = serde_json::to_string_pretty(&Versioned {
+    let mut json = serde_json::to_string_pretty(&Versioned {
         version: VERSION,
         answer,
     })?;
-    text.push('\n');
-    Ok(text)
+    json.push('\n');
+    Ok(text::json(json))
 }
 
 /// A moment as RFC 3339.

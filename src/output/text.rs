@@ -41,19 +41,39 @@ pub fn message(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join("\n"))
 }
 
+/// JSON whose texts move nothing on a terminal: what [`moves`] and is not escaped already, as `\u009b`.
+pub fn json(text: String) -> String {
+    let raw = |c: char| c != '\n' && moves(c);
+    if !text.contains(raw) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if raw(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Output for a terminal: line feeds, tabs and carriage returns as they are, other control characters as `\x1b`.
 pub fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes.iter().copied().peekable();
-    while let Some(byte) = rest.next() {
-        let is_c1 = byte == 0xc2 && rest.peek().is_none_or(|next| *next < 0xa0);
-        if is_c1 || byte == 0x7f || byte < b' ' && !b"\n\t\r".contains(&byte) {
-            out.extend(format!("\\x{byte:02x}").into_bytes());
-            if is_c1 && let Some(second) = rest.next() {
-                out.extend(format!("\\x{second:02x}").into_bytes());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if "\n\t\r".contains(c) || !moves(c) {
+                out.extend(c.encode_utf8(&mut [0; 4]).bytes());
+            } else {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    out.extend(format!("\\x{byte:02x}").into_bytes());
+                }
             }
-        } else {
-            out.push(byte);
+        }
+        // Not UTF-8: a terminal may take some of it for control characters, and the rest shows as nothing anyway.
+        for byte in chunk.invalid() {
+            out.extend(format!("\\x{byte:02x}").into_bytes());
         }
     }
     out
@@ -127,6 +147,8 @@ mod tests {
         assert_eq!(shown("ä\tb\r\n".as_bytes()), "ä\tb\r\n");
         assert_eq!(shown(b"\x1b[2J\x07\x7f"), "\\x1b[2J\\x07\\x7f");
         assert_eq!(harmless("\u{9b}1".as_bytes()), b"\\xc2\\x9b1");
+        assert_eq!(harmless("\u{202e}x".as_bytes()), b"\\xe2\\x80\\xaex");
+        assert_eq!(json("\"\u{9b}\u{202e}\"\n".into()), "\"\\u009b\\u202e\"\n");
         assert_eq!(harmless(b"a\xc2"), b"a\\xc2");
         assert_eq!(message("one\ntwo\x1b"), "one\ntwo\\x1b");
     }
