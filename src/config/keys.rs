@@ -57,8 +57,8 @@ pub const TOP: &[Key] = &[
     key(
         "redact",
         "an array of regular expressions",
-        r"['(?i)(?:password|token|secret)=(.*)', '://[^:/@]*:([^@]*)@']",
-        "What matches one of these regular expressions is hidden in each argument of a command before it is stored or shown: the first group, or the whole match if there is none, becomes ***. What is spread over two arguments (--password SECRET) is matched by none. The patterns of the job and of the command line are added. A run of which something was hidden is run again from this file's command, or not at all. Output, reasons and tags are not looked at. The syntax is that of the regex crate, over bytes: no look-around, no back-references.",
+        r"['(?is)(?:password|token|secret)=(.*)', '://[^:/@]*:([^@]*)@']",
+        "What matches one of these regular expressions is hidden in each argument of a command before it is stored or shown: the first group, or the whole match if there is none, becomes ***. What is spread over two arguments (--password SECRET) is matched by none. The patterns of the job and of the command line are added. A run of which something was hidden is run again from this file's command, or not at all. Output, reasons and tags are not looked at. The syntax is that of the regex crate, over bytes: no look-around, no back-references; . matches a line feed only with (?s).",
     ),
     key(
         "jobs",
@@ -181,7 +181,7 @@ pub const JOB: &[Key] = &[
     key(
         "redact",
         "an array of regular expressions",
-        r"['--key=(.*)']",
+        r"['(?s)--key=(.*)']",
         "Regular expressions for what is to be hidden in the arguments of the job's command, added to those at the top of the file: see there.",
     ),
     key(
