@@ -209,7 +209,10 @@ impl World {
         say!(self, usize::MAX, "outsider", "deletes the lock file");
         self.store.path = None;
         for run in self.active.clone() {
-            self.runs[run].watch.replaced.get_or_insert(self.now);
+            // whoever has not locked it yet finds the one that is put in its place
+            if self.runs[run].lock.is_some() {
+                self.runs[run].watch.replaced.get_or_insert(self.now);
+            }
             let known = self.store.tables.row.as_ref();
             let unknown = known.is_none_or(|row| row.holder != run);
             let spooled = matches!(self.runs[run].keeper, Keeper::FileSpooled(_));
