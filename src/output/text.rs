@@ -41,7 +41,7 @@ pub fn message(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join("\n"))
 }
 
-/// JSON whose texts move nothing on a terminal: what [`moves`] and is not escaped already, as `\u009b`.
+/// JSON whose texts move nothing on a terminal: what `moves` and is not escaped already, as `\u009b`.
 pub fn json(text: String) -> String {
     let raw = |c: char| c != '\n' && moves(c);
     if !text.contains(raw) {
