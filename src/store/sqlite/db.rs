@@ -92,9 +92,6 @@ impl Db {
         let local = mount::is_local_at(path).map_err(broken)?;
         if !local {
             refuse_wal(path)?;
-            if let Some(lie) = mount::of(path).and_then(|mount| mount.lie("posix")) {
-                return Err(trouble::unusable(path, &lie));
-            }
         }
         let conn = connect(path)?;
         let id = id_at(path).map_err(broken)?;
@@ -187,20 +184,21 @@ impl Db {
 
     /// Columns that came after the store was made.
     fn add_what_is_new(&mut self) -> Result<(), StoreError> {
-        let is_old = |conn: &Connection| {
-            conn.query_row(
-                "SELECT count(*) = 0 FROM pragma_table_info('runs') WHERE name = 'redacted'",
-                [],
-                |row| row.get(0),
-            )
+        let missing = |conn: &Connection| {
+            let mut statement = conn.prepare("SELECT name FROM pragma_table_info('runs')")?;
+            let there: Vec<String> = statement
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let is_missing = |(name, _): &&(&str, &'static str)| !there.iter().any(|t| t == name);
+            let missing = schema::ADDED.iter().filter(is_missing);
+            Ok(missing.map(|(_, sql)| *sql).collect::<Vec<_>>())
         };
-        if self.read(is_old)? {
+        if !self.read(missing)?.is_empty() {
             // another start may have been faster
             self.write(|tx| {
-                if is_old(tx)? {
-                    tx.execute_batch(schema::ADD_REDACTED)?;
-                }
-                Ok(())
+                missing(tx)?
+                    .into_iter()
+                    .try_for_each(|sql| tx.execute_batch(sql))
             })?;
         }
         Ok(())

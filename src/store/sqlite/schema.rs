@@ -6,9 +6,18 @@ pub const APPLICATION_ID: i64 = 0x4a6f_624c;
 /// The format that this program writes, and the newest that it reads: SQLite's `user_version`.
 pub const FORMAT: i64 = 1;
 
-/// Stores that were made before there was this column get it at the first run. Programs that don't know it go on writing
-/// their rows, so the format is the same.
-pub const ADD_REDACTED: &str = "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0";
+/// Stores that were made before there were these columns get them at the first run. Programs that don't know them go on
+/// writing their rows, so the format is the same.
+pub const ADDED: &[(&str, &str)] = &[
+    (
+        "redacted",
+        "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0",
+    ),
+    (
+        "unsafe_mount",
+        "ALTER TABLE runs ADD COLUMN unsafe_mount TEXT",
+    ),
+];
 
 /// Makes the tables. `id` is what everything is ordered by: rows come in the order of their tokens.
 /// `runs_by_job` covers what reports ask of every row; tails are apart so that scans don't read them.
@@ -66,7 +75,8 @@ CREATE TABLE runs (
     end_note        TEXT,
     held_by         TEXT,            -- JSON
     note            TEXT,
-    redacted        INTEGER NOT NULL DEFAULT 0
+    redacted        INTEGER NOT NULL DEFAULT 0,
+    unsafe_mount    TEXT             -- JSON
 );
 CREATE INDEX runs_by_job ON runs (job, started, duration_ns);
 CREATE INDEX runs_in_order ON runs (job); -- and id, as every index: the newest of a job without a sort
