@@ -58,6 +58,7 @@ pub struct LockfileStore {
 
 struct Inner {
     folder: PathBuf,
+    local: bool,
     /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
     server_lease: Option<ServerLease>,
     uuid: String,
@@ -97,7 +98,8 @@ impl LockfileStore {
         if purpose != Purpose::Read {
             trust::refuse_for_root(&folder, &parts(&folder))?;
         }
-        let server_lease = if mount::is_local_at(&folder).map_err(broken)? {
+        let local = mount::is_local_at(&folder).map_err(broken)?;
+        let server_lease = if local {
             None
         } else {
             lease::behind(&folder, server_lease)
@@ -109,6 +111,7 @@ impl LockfileStore {
         }
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
+            local,
             server_lease,
             uuid: db.uuid.clone(),
             here: Place::here(),
@@ -404,8 +407,7 @@ impl Store for LockfileStore {
         About {
             url: format!("lockfile:{}", self.inner.folder.display()),
             id: self.inner.uuid.clone(),
-            shared: self.inner.server_lease.is_some()
-                || !mount::is_local_at(&self.inner.folder).unwrap_or(false),
+            shared: !self.inner.local,
             format: schema::FORMAT,
             file_system: mount::of(&self.inner.folder)
                 .map(|m| m.kind)

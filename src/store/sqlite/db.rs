@@ -8,6 +8,7 @@
 //!
 //! Not guaranteed: that SQLite's locks work on the mount. `doctor` tries them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -182,15 +183,19 @@ impl Db {
         Ok(true)
     }
 
-    /// Columns that came after the store was made.
+    /// What came after the store was made.
     fn add_what_is_new(&mut self) -> Result<(), StoreError> {
         let missing = |conn: &Connection| {
-            let mut statement = conn.prepare("SELECT name FROM pragma_table_info('runs')")?;
-            let there: Vec<String> = statement
+            // one statement, as each takes SQLite's lock
+            let mut statement = conn.prepare(
+                "SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'",
+            )?;
+            let there: BTreeSet<String> = statement
                 .query_map([], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            let is_missing = |(name, _): &&(&str, &'static str)| !there.iter().any(|t| t == name);
-            let missing = schema::ADDED.iter().filter(is_missing);
+            let missing = schema::ADDED
+                .iter()
+                .filter(|(column, _)| !there.contains(*column));
             Ok(missing.map(|(_, sql)| *sql).collect::<Vec<_>>())
         };
         if !self.read(missing)?.is_empty() {
@@ -240,6 +245,7 @@ impl Db {
         })? == 0
         {
             tx.execute_batch(schema::TABLES)?;
+            tx.execute_batch(schema::UNSWEPT)?;
             tx.execute(
                 "INSERT INTO meta VALUES ('uuid', ?1), ('shared', ?2)",
                 (uuid(), i64::from(shared).to_string()),

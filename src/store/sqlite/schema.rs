@@ -6,20 +6,29 @@ pub const APPLICATION_ID: i64 = 0x4a6f_624c;
 /// The format that this program writes, and the newest that it reads: SQLite's `user_version`.
 pub const FORMAT: i64 = 1;
 
-/// Stores that were made before there were these columns get them at the first run. Programs that don't know them go on
-/// writing their rows, so the format is the same.
+/// What came later, by a column of it (`table.column`): stores that were made before get it at their first run. Programs
+/// that don't know it go on writing their rows, so the format is the same.
 pub const ADDED: &[(&str, &str)] = &[
     (
-        "redacted",
+        "runs.redacted",
         "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0",
     ),
     (
-        "unsafe_mount",
+        "runs.unsafe_mount",
         "ALTER TABLE runs ADD COLUMN unsafe_mount TEXT",
     ),
+    ("unswept.name", UNSWEPT),
 ];
 
-/// Makes the tables. `id` is what everything is ordered by: rows come in the order of their tokens.
+/// Runs that a machine was taken to have ended without anybody having looked there: its next start does.
+pub const UNSWEPT: &str = "CREATE TABLE IF NOT EXISTS unswept (
+    name    TEXT NOT NULL,           -- lock
+    boot_id TEXT NOT NULL,           -- the machine's
+    run_id  TEXT NOT NULL UNIQUE,
+    holder  TEXT NOT NULL            -- JSON
+)";
+
+/// Makes the tables, [`UNSWEPT`] apart. `id` is what everything is ordered by: rows come in the order of their tokens.
 /// `runs_by_job` covers what reports ask of every row; tails are apart so that scans don't read them.
 pub const TABLES: &str = "
 CREATE TABLE meta (
