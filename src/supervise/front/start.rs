@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
-use super::{ANSWER, Front};
+use super::Front;
 use crate::clock::Boot;
 use crate::plan::{RunPlan, Wait};
 use crate::store::record::RunRecord;
@@ -16,7 +16,7 @@ use crate::supervise::pump::{Pump, Streams};
 use crate::supervise::signals::Signals;
 use crate::supervise::tail::TailFile;
 use crate::supervise::timer::Alarm;
-use crate::supervise::{fork, give_up_streams, guard, keeper, origin, process};
+use crate::supervise::{ANSWER, fork, give_up_streams, guard, keeper, origin, process};
 
 /// Runs `plan` from the first fork to the exit code. Where the job died of a terminal's INT or QUIT, it does not return:
 /// front dies of it too.
