@@ -26,7 +26,7 @@ use crate::clock::Boot;
 use crate::exit;
 use crate::name::Token;
 use crate::output;
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, Wait};
 use crate::store::record::RunRecord;
 use crate::store::{ProcessId, remote};
 
@@ -142,6 +142,11 @@ impl Front<'_> {
             );
         }
         if self.give_up.is_some_and(|at| Boot::now() >= at) {
+            if self.plan.wait == Wait::Forever {
+                Self::error(&format!("{}; it is waited for", self.silence()));
+                self.give_up = None;
+                return None;
+            }
             Self::error(&format!("{}; the job was not started", self.silence()));
             // It may hang in the kernel: it is not waited for.
             let _ = rustix::process::kill_process(self.keeper_pid, rustix::process::Signal::KILL);
@@ -341,7 +346,11 @@ impl Front<'_> {
         self.give_up = Some(Boot::now() + ANSWER);
     }
 
-    fn say(&self, word: &Word) {
+    fn say(&mut self, word: &Word) {
+        if self.plan.wait == Wait::Forever && self.token.is_none() {
+            // whoever speaks does not hang
+            self.give_up = None;
+        }
         let wanted = match word.level {
             Level::Error => true,
             Level::Person => {
