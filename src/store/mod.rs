@@ -11,6 +11,7 @@ mod place;
 mod probe;
 pub mod pruning;
 pub mod record;
+pub mod remote;
 pub mod spool;
 pub mod sqlite;
 mod trouble;
