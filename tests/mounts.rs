@@ -1,16 +1,9 @@
 //! Mounts that lie: a start on one is refused before the job runs, with what to change, unless somebody accepts it
-//! and says why, which stands in the record. Real mounts: bindfs, overlays, read-only ones, and those of the NFS lab.
+//! and says why, which stands in the record. Real mounts: bindfs, overlays, read-only ones; those of NFS are in `nfs_mounts.rs`.
 
 mod common;
 
-mod nfs {
-    pub mod lab;
-}
-
-use std::process::Command;
-
 use common::{Finished, Kind, Store, finish, joblock, may_use_root};
-use nfs::lab;
 use rstest::rstest;
 use rusqlite::Connection;
 use serde_json::Value;
