@@ -159,6 +159,18 @@ fn what_is_accepted_is_warned_of_and_stands_in_the_record(
     for verb in ["status", "history", "check"] {
         place.joblock(BINDFS, &[verb]).expect(0);
     }
+    place
+        .joblock(BINDFS, &["prune", "--dry-run", "--keep", "1d", "job"])
+        .expect(0);
+    let done = place
+        .joblock(BINDFS, &["prune", "--keep", "1d", "job"])
+        .expect(69);
+    assert!(done.err().contains("nothing was deleted"), "{done}");
+    let done = place.joblock(BINDFS, &["init"]).expect(0);
+    assert!(
+        done.err().contains("to this kernel") && done.out().contains("found the store"),
+        "{done}"
+    );
     for verb in ["stop", "unlock"] {
         let done = place.joblock(BINDFS, &[verb, "job", "--reason", "test"]);
         assert!(!done.err().contains("to this kernel"), "{done}");

@@ -39,11 +39,16 @@ impl Start {
     }
 }
 
-/// `command` with the export at [`HERE`] by these options, by themselves whatever else is mounted.
-fn with(lab: &Lab, options: &str, command: &str) -> Start {
+/// Each of `commands`, with the export at [`HERE`] by these options, by themselves whatever else is mounted.
+fn with<const N: usize>(lab: &Lab, options: &str, commands: [&str; N]) -> [Start; N] {
     lab.mount_at(BLUE, &format!("{options},nosharecache"), HERE);
-    let done = lab.x(BLUE, command);
+    let starts = commands.map(|command| start(lab, command));
     lab.x(BLUE, &format!("umount {HERE}")).expect(0);
+    starts
+}
+
+fn start(lab: &Lab, command: &str) -> Start {
+    let done = lab.x(BLUE, command);
     Start {
         code: done.code(),
         said: done.out(),
@@ -64,9 +69,9 @@ fn nfs_mounts_that_lie_are_refused_and_those_that_do_not_are_not() {
     let lockfile = run(&format!("lockfile:{HERE}/lies"), "");
     let shared = run(&format!("sqlite:{HERE}/lies/joblock.db?shared"), "");
     let without = ["is mounted with nolock", "mount it without nolock"];
+    let both = [lockfile.as_str(), &shared];
     for options in ["vers=3", "vers=4.2", "vers=4.2,nolock,local_lock=all"] {
-        with(&lab, options, &lockfile).ran();
-        with(&lab, options, &shared).ran();
+        with(&lab, options, both).iter().for_each(Start::ran);
     }
     for (options, says) in [
         ("vers=3,nolock", without),
@@ -78,20 +83,23 @@ fn nfs_mounts_that_lie_are_refused_and_those_that_do_not_are_not() {
             "vers=4.2,softerr,timeo=100,retrans=1",
             ["gives up on its server after 20s", "mount it hard"],
         ),
+        (
+            "vers=3,local_lock=posix",
+            ["local_lock=posix", "mount it with local_lock=none"],
+        ),
     ] {
-        with(&lab, options, &lockfile).refused(&says);
-        with(&lab, options, &shared).refused(&says);
+        for start in with(&lab, options, both) {
+            start.refused(&says);
+        }
     }
-    let none = ["local_lock=flock", "mount it with local_lock=none"];
-    with(&lab, "vers=3,local_lock=flock", &lockfile).refused(&none);
+    let [on_lockfile, on_shared] = with(&lab, "vers=3,local_lock=flock", both);
+    on_lockfile.refused(&["local_lock=flock", "mount it with local_lock=none"]);
     // its lease alone keeps two of a job apart, see lease_alone.rs
-    with(&lab, "vers=3,local_lock=flock", &shared).ran();
-    let none = ["local_lock=posix", "mount it with local_lock=none"];
-    with(&lab, "vers=3,local_lock=posix", &shared).refused(&none);
+    on_shared.ran();
 
     let url = format!("lockfile:{HERE}/lies");
     let accept = run(&url, "--accept-unsafe-mount 'no other machine'");
-    let accepted = with(&lab, "vers=3,nolock", &accept);
+    let [accepted] = with(&lab, "vers=3,nolock", [&accept]);
     assert_eq!(accepted.code, 0, "{}", accepted.said);
     assert!(
         accepted.said.contains("no other machine") && accepted.said.contains("the job ran"),
@@ -100,7 +108,7 @@ fn nfs_mounts_that_lie_are_refused_and_those_that_do_not_are_not() {
     );
     // whoever has it mounted better sees what was done
     let history = format!("/host/joblock history --json --store {url} job");
-    let history = with(&lab, "vers=4.2", &history);
+    let [history] = with(&lab, "vers=4.2", [&history]);
     let history: Value = serde_json::from_str(&history.said).expect("JSON");
     let unsafe_mount = &history["runs"][0]["unsafe_mount"];
     assert_eq!(unsafe_mount["reason"], "no other machine", "{history}");
@@ -121,14 +129,10 @@ fn locks_that_the_kernel_takes_again_without_a_word_are_refused() {
         lab.x(BLUE, &line).expect(0);
     };
     set("Y");
-    let on_4 = lab.x(BLUE, &run(&format!("lockfile:{folder}"), ""));
+    let on_4 = start(&lab, &run(&format!("lockfile:{folder}"), ""));
     let on_3 = run(&format!("lockfile:{HERE}/recovered"), "");
-    let on_3 = with(&lab, "vers=3", &on_3);
+    let [on_3] = with(&lab, "vers=3", [&on_3]);
     set("N");
-    let on_4 = Start {
-        code: on_4.code(),
-        said: on_4.out(),
-    };
     on_4.refused(&["recover_lost_locks", "echo N >/sys/module/nfs"]);
     // only version 4 has it
     on_3.ran();
@@ -150,13 +154,7 @@ fn an_overlay_over_nfs_is_refused_for_what_comes_from_there() {
         nfs = lab::MOUNT
     );
     lab.x(BLUE, &layers).expect(0);
-    let at = |folder: &str| {
-        let done = lab.x(BLUE, &run(&format!("lockfile:/run/lies/all/{folder}"), ""));
-        Start {
-            code: done.code(),
-            said: done.out(),
-        }
-    };
+    let at = |folder: &str| start(&lab, &run(&format!("lockfile:/run/lies/all/{folder}"), ""));
     let instead = format!("use the store below {} itself", lab::MOUNT);
     at("below").refused(&["/run/lies/all is an overlay over /mnt/a (nfs4)", &instead]);
     at("own").ran();
@@ -176,11 +174,7 @@ fn a_local_store_is_never_used_on_nfs() {
     lab.x(BLUE, &own).expect(0);
     lab.x(BLUE, &format!("cp /run/own.db {folder}/")).expect(0);
     for options in ["", "--accept-unsafe-mount because"] {
-        let done = lab.x(BLUE, &run(&format!("sqlite:{folder}/own.db"), options));
-        let start = Start {
-            code: done.code(),
-            said: done.out(),
-        };
+        let start = start(&lab, &run(&format!("sqlite:{folder}/own.db"), options));
         start.refused(&["its journal is WAL", "joblock init --shared"]);
     }
     lab.give_back();
