@@ -40,7 +40,7 @@ use crate::exit;
 ///
 /// # Errors
 /// fork(2)'s.
-fn fork(child: impl FnOnce()) -> io::Result<Pid> {
+pub(crate) fn fork(child: impl FnOnce()) -> io::Result<Pid> {
     // SAFETY: called while the process has one thread, so the child's copy of every lock and of the allocator is in order.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
