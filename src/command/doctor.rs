@@ -145,6 +145,8 @@ fn work(teller: &mut Teller<Word>, wait: Duration, global: &Global) {
     let mut examined = Examined::default();
     let url = examine(global, &mut examined);
     let about = examined.about.clone();
+    let last = examined.findings.last();
+    let why = last.map_or(String::new(), |finding| finding.detail.clone());
     let folder = url.map(|url| (peer::folder_of(&url), url));
     if let Some((Err(error), _)) = &folder {
         examined.found(Level::Bad, "the other side", error.to_string());
@@ -153,6 +155,8 @@ fn work(teller: &mut Teller<Word>, wait: Duration, global: &Global) {
     let Some((Ok(folder), url)) = folder else {
         return;
     };
+    // what stopped the examination is its last finding
+    let store = about.as_ref().ok_or(why.as_str());
     teller.tell(&Word::Waiting(folder.clone()));
     let mut told: Option<(String, Boot)> = None;
     let mut alive = |step: &str| {
@@ -166,6 +170,6 @@ fn work(teller: &mut Teller<Word>, wait: Duration, global: &Global) {
         told = Some((step.to_owned(), now));
         teller.tell(&Word::Alive(step.to_owned()))
     };
-    let outcome = peer::play(&url, &folder, about.as_ref(), wait, &mut alive);
+    let outcome = peer::play(&url, &folder, store, wait, &mut alive);
     teller.tell(&Word::Outcome(Box::new(outcome)));
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::RunId;
 use crate::store::lockfile::file;
 use crate::store::lockfile::slots::{self, BLOCK, Block};
+use crate::store::trust;
 
 /// More letters than the script has.
 const BLOCKS: u64 = 64;
@@ -48,7 +49,8 @@ pub struct Mailbox {
     pub folder: PathBuf,
     /// Whose.
     pub id: RunId,
-    file: File,
+    /// As long as it is there.
+    file: Option<File>,
     said: u64,
 }
 
@@ -78,6 +80,7 @@ impl Mailbox {
     /// Makes the folder, if need be, and a mailbox in it.
     pub fn make(folder: &Path, id: RunId) -> io::Result<Self> {
         file::create_folder(folder)?;
+        trust::check_part(folder, true).map_err(io::Error::other)?;
         let path = path(folder, &id, END);
         file::create(&path)?;
         let file = file::open(&path, true, true)?;
@@ -86,20 +89,24 @@ impl Mailbox {
         Ok(Mailbox {
             folder: folder.to_owned(),
             id,
-            file,
+            file: Some(file),
             said: 0,
         })
     }
 
     /// Shows a sign.
     pub fn show(&self, sign: &Sign) -> io::Result<()> {
-        slots::write_at(&self.file, 0, sign, true)
+        slots::write_at(self.file()?, 0, sign, true)
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or(io::ErrorKind::NotFound.into())
     }
 
     /// Writes the next letter.
     pub fn say<T: Serialize>(&mut self, letter: &T) -> io::Result<()> {
         self.said += 1;
-        slots::write_at(&self.file, self.said * BLOCK as u64, letter, true)
+        slots::write_at(self.file()?, self.said * BLOCK as u64, letter, true)
     }
 
     /// A file of ours.
@@ -132,7 +139,7 @@ impl Mailbox {
 
     /// Removes what doctors that are gone left behind, by the dates that the file system gave their files and ours.
     pub fn sweep(&self) -> io::Result<()> {
-        let own = self.file.metadata()?.mtime();
+        let own = self.file()?.metadata()?.mtime();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -153,6 +160,8 @@ impl Mailbox {
 impl Drop for Mailbox {
     /// Removes all files of ours, and the folder if they were the last.
     fn drop(&mut self) {
+        // NFS clients keep a file that is removed while it is open, under another name
+        self.file = None;
         let ours = format!("{}.", self.id);
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&ours) {
@@ -198,7 +207,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = dir.path().join("peer");
         let own = doctor(&folder);
-        let now = own.file.metadata().expect("stat").modified().expect("time");
+        let now = own
+            .own(END)
+            .metadata()
+            .expect("stat")
+            .modified()
+            .expect("time");
         let make = |name: String, age: u64| {
             let file = File::create(folder.join(&name)).expect("a file");
             file.set_modified(now - Duration::from_secs(age))

@@ -11,6 +11,7 @@
 //! Not proved: anything about a third machine, about a machine that loses power, and about what an administrator
 //! mounts tomorrow.
 
+pub mod link;
 pub mod mailbox;
 pub mod meeting;
 pub mod side;
@@ -26,10 +27,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::RunId;
 use crate::store::{About, StoreError, StoreUrl, trust};
+use link::Link;
 use mailbox::Mailbox;
 use meeting::Met;
 use side::Side;
-use trial::{Link, Report};
+use trial::Report;
 
 /// The step before the script.
 pub const MEETING: &str = "waiting for the other side";
@@ -94,12 +96,13 @@ pub fn folder_of(url: &StoreUrl) -> Result<PathBuf, StoreError> {
     })
 }
 
-/// Waits for the other one in `folder` (see [`folder_of`]) and goes through the script with it. `alive` is told what goes on,
+/// Waits for the other one in `folder` (see [`folder_of`]) and goes through the script with it. `store`: what it is,
+/// or why it can't be opened. `alive` is told what goes on,
 /// again and again, and says whether anybody still wants to know.
 pub fn play(
     url: &StoreUrl,
     folder: &Path,
-    about: Option<&About>,
+    store: Result<&About, &str>,
     wait: Duration,
     alive: &mut dyn FnMut(&str) -> bool,
 ) -> Outcome {
@@ -108,8 +111,7 @@ pub fn play(
         why,
         there,
     };
-    let store = folder.parent().unwrap_or(folder);
-    let here = side::here(url, store, about);
+    let here = side::here(url, folder.parent().unwrap_or(folder), store);
     let mailbox = match Mailbox::make(folder, RunId::random()) {
         Ok(mailbox) => mailbox,
         Err(error) => {

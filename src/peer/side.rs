@@ -21,8 +21,8 @@ pub struct Side {
     pub format: i64,
     /// The store, as it calls it.
     pub url: String,
-    /// The store's UUID; `None`: it can't be opened there.
-    pub store_id: Option<String>,
+    /// The store's UUID, or why it can't be opened.
+    pub store: Result<String, String>,
     /// The store's locks are kernel locks alone: `lockfile:`, or a local `sqlite:` store.
     pub by_kernel_locks: bool,
     /// The host's name.
@@ -63,6 +63,11 @@ impl MountSide {
         options.find_map(|o| o.strip_prefix(name)?.strip_prefix('='))
     }
 
+    /// Whether an option without a value is set.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|o| o == option)
+    }
+
     /// Whether it is NFS.
     pub fn is_nfs(&self) -> bool {
         self.kind.starts_with("nfs")
@@ -81,8 +86,8 @@ fn cut(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }
 
-/// This side. `folder`: where the store lies; `about`: the store, if it can be opened.
-pub fn here(url: &StoreUrl, folder: &Path, about: Option<&About>) -> Side {
+/// This side. `folder`: where the store lies; `store`: what it is, or why it can't be opened.
+pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side {
     let place = Place::here();
     let local = mount::is_local_at(folder).unwrap_or(false);
     let seen = mount::of(folder).map(|m| MountSide {
@@ -98,14 +103,14 @@ pub fn here(url: &StoreUrl, folder: &Path, about: Option<&About>) -> Side {
         StoreUrl::Lockfile { directory } => (format!("lockfile:{}", directory.display()), true),
         StoreUrl::Sqlite { path, shared } => (
             format!("sqlite:{}", path.display()),
-            about.map_or(local && !shared, |about| !about.shared),
+            store.map_or(local && !shared, |about| !about.shared),
         ),
     };
     Side {
         joblock: env!("CARGO_PKG_VERSION").to_owned(),
         format: schema::FORMAT,
         url: cut(&text),
-        store_id: about.map(|about| about.id.clone()),
+        store: store.map(|about| about.id.clone()).map_err(cut),
         by_kernel_locks,
         host: place.host,
         boot_id: place.boot_id,

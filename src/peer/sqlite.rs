@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 
-use super::trial::{Answer, Link, Trouble, short};
+use super::link::{Link, Trouble, short};
+use super::trial::Answer;
 use crate::clock::Boot;
 use crate::store::lockfile::file;
+use crate::store::trust;
 
 /// How often each side counts on.
 pub const COUNTED: u32 = 20;
@@ -32,11 +35,23 @@ pub struct SqliteSeen {
     pub took_ms: u64,
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+fn open(path: &Path) -> Result<Connection, String> {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    for part in [path, Path::new(&journal)] {
+        trust::check_part(part, false).map_err(|e| short(&e))?;
+    }
+    connect(path).map_err(|e| short(&e))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let conn = Connection::open_with_flags(path, flags)?;
+    // the other side may have made it, and may mean harm
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.pragma_update(None, "synchronous", "EXTRA")?;
     conn.busy_timeout(Duration::ZERO)?;
     Ok(conn)
@@ -44,12 +59,10 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 fn make(path: &Path) -> Result<Connection, String> {
     file::create(path).map_err(|e| short(&e))?;
-    let make = || {
-        let conn = open(path)?;
-        conn.execute_batch("CREATE TABLE counter (n INTEGER); INSERT INTO counter VALUES (0)")?;
-        Ok(conn)
-    };
-    make().map_err(|e: rusqlite::Error| short(&e))
+    let conn = open(path)?;
+    conn.execute_batch("CREATE TABLE counter (n INTEGER); INSERT INTO counter VALUES (0)")
+        .map_err(|e| short(&e))?;
+    Ok(conn)
 }
 
 fn begin(conn: &Connection) -> Answer {
@@ -102,7 +115,7 @@ pub fn play(link: &mut Link<'_>) -> Result<SqliteSeen, Trouble> {
     if !first {
         match open(&link.theirs(".db")) {
             Ok(opened) => conn = Some(opened),
-            Err(error) => keep(&mut seen, short(&error)),
+            Err(error) => keep(&mut seen, error),
         }
     }
     for turn in [true, false] {
