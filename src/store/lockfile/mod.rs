@@ -21,6 +21,7 @@ pub mod side;
 pub mod slots;
 pub mod wait;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use crate::clock::{Boot, Wall};
 use crate::lease::file_taker;
+use crate::lease::takeover::Sighting;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::probe as store_probe;
@@ -62,6 +64,8 @@ struct Inner {
     here: Place,
     spool: Spool,
     waiters: Waiters,
+    /// What was seen by those who wait.
+    watched: Mutex<HashMap<LockName, Sighting>>,
     db: Mutex<Db>,
 }
 
@@ -106,6 +110,7 @@ impl LockfileStore {
             here: Place::here(),
             spool: Spool::at(spool),
             waiters: Waiters::default(),
+            watched: Mutex::default(),
             db: Mutex::new(db),
             folder,
         };
@@ -148,6 +153,10 @@ impl Inner {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn watched(&self) -> MutexGuard<'_, HashMap<LockName, Sighting>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_path(&self, lock: &LockName) -> PathBuf {
         self.folder.join(format!("{lock}.lock"))
     }
@@ -157,9 +166,9 @@ impl Inner {
         LockFile::open_or_create(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
-    /// The lease's arithmetic, where there is one.
-    fn timing(&self) -> Timing {
-        Timing::of(self.server_lease.unwrap_or(Timing::DEFAULT))
+    /// The lease's arithmetic: what the server does is not for us to choose, but how often a holder shows that it lives.
+    fn timing(&self, asked: Option<Duration>) -> Timing {
+        Timing::of(self.server_lease.or(asked).unwrap_or(Timing::DEFAULT))
     }
 
     fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {
