@@ -132,7 +132,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l store -d 'Whe
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c joblock -n "__fish_joblock_using_subcommand prune" -l keep -d 'Keep what ended within this time [default: keep in the jobs file]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand prune" -l keep -d 'Keep what ended within this time, given with its unit [default: keep in the jobs file]. Jobs that the jobs file keeps for ever must be named' -r
 complete -c joblock -n "__fish_joblock_using_subcommand prune" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY' -r
 complete -c joblock -n "__fish_joblock_using_subcommand prune" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand prune" -l trust-clock -d 'Count ages by this machine\'s clock, even if nothing on record shows that it is right'

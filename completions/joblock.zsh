@@ -206,7 +206,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (prune)
 _arguments "${_arguments_options[@]}" : \
-'--keep=[Keep what ended within this time \[default\: keep in the jobs file\]]:DURATION:_default' \
+'--keep=[Keep what ended within this time, given with its unit \[default\: keep in the jobs file\]. Jobs that the jobs file keeps for ever must be named]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--trust-clock[Count ages by this machine'\''s clock, even if nothing on record shows that it is right]' \

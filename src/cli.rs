@@ -347,6 +347,8 @@ pub struct LogsArgs {
 #[command(
     override_usage = "joblock rerun [OPTIONS] JOB|RUN",
     after_help = "\
+Exit code: as of joblock run.
+
 Example: joblock rerun person-sync --reason \"duplicates in the list of people\""
 )]
 pub struct RerunArgs {
@@ -456,7 +458,8 @@ pub struct PruneArgs {
     /// Only these jobs [default: all that have a history]
     #[arg(value_name = "JOB")]
     pub jobs: Vec<JobName>,
-    /// Keep what ended within this time [default: keep in the jobs file]
+    /// Keep what ended within this time, given with its unit [default: keep in the jobs file]. Jobs that the jobs file
+    /// keeps for ever must be named
     #[arg(long, value_name = "DURATION", value_parser = duration::keep)]
     pub keep: Option<Span>,
     /// Count ages by this machine's clock, even if nothing on record shows that it is right

@@ -11,6 +11,7 @@ mod place;
 mod probe;
 pub mod pruning;
 pub mod record;
+pub mod remote;
 pub mod spool;
 pub mod sqlite;
 mod trouble;
@@ -375,6 +376,8 @@ pub trait Locks {
     /// many do. Whoever dies gives it up.
     fn queue(&self, lock: &LockName, limit: Option<u32>)
     -> Result<Result<Queued, u32>, StoreError>;
+    /// How many wait for the lock, as far as the mount's record locks tell of other machines' waiters.
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -21,6 +22,9 @@ pub const HERE: &str = "10.99.1.254";
 
 /// Where the clients have the export.
 pub const MOUNT: &str = "/mnt/a";
+
+/// The NFSv4 server's lease, as `lab` sets it.
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// Three machines that run.
 pub struct Lab {

@@ -1,8 +1,8 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::Inner;
@@ -15,8 +15,9 @@ use crate::clock::{Boot, Wall};
 use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin, watch};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
 use crate::lease::takeover::{Mark, Sighting, Unreleased};
-use crate::name::{LockName, RunId, Token};
+use crate::name::{LockName, Token};
 use crate::store::record::{End, OutOfMemory, Outcome, RunRecord, Tail};
+use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
 use crate::store::sqlite::rows;
 use crate::store::{
@@ -31,6 +32,10 @@ impl Steps for Arc<Inner> {
 
     fn waiters(&self) -> &Waiters {
         &self.waiters
+    }
+
+    fn shared_db(&self) -> Option<MutexGuard<'_, Db>> {
+        (!self.local).then(|| self.db())
     }
 
     fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError> {
@@ -89,7 +94,7 @@ impl Steps for Arc<Inner> {
                     }
                     Cleared::Alive => taker.cleared(true, Boot::now()),
                     Cleared::Gone { .. } => {
-                        old = Some(holder.run_id);
+                        old = Some(holder);
                         taker.cleared(false, Boot::now())
                     }
                 },
@@ -117,13 +122,14 @@ impl Steps for Arc<Inner> {
                     // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
                     // the history still waits for the end of the run before, which was ended when it was taken over.
                     let unended = known.row.as_ref().filter(|row| !row.released);
-                    let runs: BTreeSet<_> = old
+                    let holders: BTreeMap<_, _> = old
                         .into_iter()
-                        .chain(unended.map(|row| row.owner.clone()))
+                        .chain(unended.map(|row| row.holder.clone()))
+                        .map(|holder| (holder.run_id.clone(), holder))
                         .collect();
-                    let abandoned: Vec<_> = runs
-                        .iter()
-                        .map(|run| self.abandoned(request, run))
+                    let abandoned: Vec<_> = holders
+                        .into_values()
+                        .map(|holder| self.abandoned(request, holder))
                         .collect::<Result<_, _>>()?;
                     let by = if self.server_lease.is_some() {
                         By::Server
@@ -213,9 +219,14 @@ impl Inner {
         both.min_by_key(|sighting| sighting.first.0).or(kept)
     }
 
-    fn abandoned(&self, request: &LockRequest<'_>, run: &RunId) -> Result<Abandoned, StoreError> {
+    fn abandoned(
+        &self,
+        request: &LockRequest<'_>,
+        holder: Holder,
+    ) -> Result<Abandoned, StoreError> {
         // its end may wait in the spool
         let _ = self.fold();
+        let run = &holder.run_id;
         let record = self.db().read(|conn| rows::by_id(conn, run))?;
         let memory = record.map_or(OutOfMemory::Unknown, |record| {
             request.clearing.out_of_memory(&record)
@@ -226,7 +237,7 @@ impl Inner {
             Outcome::Abandoned
         };
         Ok(Abandoned {
-            run: run.clone(),
+            holder,
             outcome,
             memory,
         })
@@ -247,7 +258,7 @@ fn slot(holder: &Holder, token: Token, ttl: Duration, seq: u64, released: bool) 
 }
 
 struct Abandoned {
-    run: RunId,
+    holder: Holder,
     outcome: Outcome,
     memory: OutOfMemory,
 }
@@ -289,7 +300,10 @@ impl LockfileGrant {
                 return Ok(false);
             }
             for old in abandoned {
-                rows::abandon(tx, &old.run, old.outcome, old.memory)?;
+                rows::abandon(tx, &old.holder.run_id, old.outcome, old.memory)?;
+                if !inner.here.same_pids(&old.holder.place) {
+                    locks::keep_unswept(tx, &request.lock, &old.holder)?;
+                }
             }
             locks::grant(tx, &request.lock, &row)?;
             rows::upsert(tx, &record)?;

@@ -58,6 +58,7 @@ pub struct LockfileStore {
 
 struct Inner {
     folder: PathBuf,
+    local: bool,
     /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
     server_lease: Option<Duration>,
     uuid: String,
@@ -96,7 +97,8 @@ impl LockfileStore {
             trust::refuse_for_root(&folder, &parts(&folder))?;
         }
         let mut server_lease = None;
-        if !mount::is_local_at(&folder).map_err(broken)? {
+        let local = mount::is_local_at(&folder).map_err(broken)?;
+        if !local {
             let mount = mount::of(&folder);
             if let Some(lie) = mount.as_ref().and_then(|m| m.lie("flock")) {
                 return Err(trouble::unusable(&folder, &lie));
@@ -105,6 +107,7 @@ impl LockfileStore {
         }
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
+            local,
             server_lease,
             uuid: db.uuid.clone(),
             here: Place::here(),
@@ -159,6 +162,10 @@ impl Inner {
 
     fn lock_path(&self, lock: &LockName) -> PathBuf {
         self.folder.join(format!("{lock}.lock"))
+    }
+
+    fn queue_path(&self, lock: &LockName) -> PathBuf {
+        self.folder.join(format!("{lock}.waiting"))
     }
 
     fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
@@ -241,8 +248,13 @@ impl Locks for LockfileStore {
         lock: &LockName,
         limit: Option<u32>,
     ) -> Result<Result<Queued, u32>, StoreError> {
-        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        let path = self.inner.queue_path(lock);
         queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        let path = self.inner.queue_path(lock);
+        queue::length(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
@@ -399,8 +411,7 @@ impl Store for LockfileStore {
         About {
             url: format!("lockfile:{}", self.inner.folder.display()),
             id: self.inner.uuid.clone(),
-            shared: self.inner.server_lease.is_some()
-                || !mount::is_local_at(&self.inner.folder).unwrap_or(false),
+            shared: !self.inner.local,
             format: schema::FORMAT,
             file_system: mount::of(&self.inner.folder)
                 .map(|m| m.kind)

@@ -118,6 +118,10 @@ impl Inner {
         self.locks.join(format!("{lock}.lock"))
     }
 
+    fn queue_path(&self, lock: &LockName) -> PathBuf {
+        self.locks.join(format!("{lock}.waiting"))
+    }
+
     fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
         let path = self.lock_path(lock);
         LockFile::open_or_create(&path).map_err(|e| trouble::from_io(&path, &e))
@@ -177,8 +181,13 @@ impl Locks for SqliteStore {
         lock: &LockName,
         limit: Option<u32>,
     ) -> Result<Result<Queued, u32>, StoreError> {
-        let path = self.inner.locks.join(format!("{lock}.waiting"));
+        let path = self.inner.queue_path(lock);
         queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        let path = self.inner.queue_path(lock);
+        queue::length(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
