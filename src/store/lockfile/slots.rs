@@ -235,6 +235,16 @@ pub fn write<T: Serialize>(file: &File, place: Place, value: &T, durable: bool) 
     })
 }
 
+/// Writes all blocks of a file in which nothing stands yet, empty.
+pub fn fill(file: &File) -> io::Result<()> {
+    with_aligned(|block| {
+        for offset in (0..SIZE).step_by(BLOCK) {
+            rustix::io::retry_on_intr(|| rustix::io::pwrite(file, block, offset))?;
+        }
+        file.sync_data()
+    })
+}
+
 /// What stands in the holder slots of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
