@@ -326,6 +326,7 @@ fn a_slice_is_short() {
     let url = StoreUrl::Sqlite {
         path: store.path().join("joblock.db"),
         shared: false,
+        server_lease: None,
     };
     let request = Prune {
         job: "a".into(),
