@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::wait_until;
 use nfs::lab::{self, Lab};
 use nfs::measured::took;
-use nfs::stage::{Kind, Stage, tokens};
+use nfs::stage::{self, Kind, Stage, tokens};
 
 /// With the short time limit a link that was cut is noticed to be back within seconds.
 const V4: &str = "vers=4.2,timeo=50,retrans=1";
@@ -191,4 +191,166 @@ fn on_a_mount_that_does_not_answer_every_command_ends_in_time_and_names_it() {
     };
     nothing_hangs_on_a_dead_mount(&lab, "hangs");
     lab.give_back();
+}
+
+/// Blue loses its power while it has the lock. What green is told then.
+fn powered_off<'a>(lab: &'a Lab, kind: Kind, name: &str) -> Stage<'a> {
+    let stage = Stage::of(kind, lab, name);
+    let blue = stage.begin("blue", "sync", 1);
+    lab.verb("kill", "blue");
+    // nobody is there to say how it ended
+    blue.process().kill(9);
+    blue.finish();
+    stage
+}
+
+/// What the user reads on green, and how it ends.
+fn told(stage: &Stage, verb: &str) -> (i32, String) {
+    let line = format!("/host/joblock {verb} {}", stage.store);
+    let told = stage.lab.x("green", &line);
+    (told.code(), told.out())
+}
+
+/// What the other machine says of it, which is followed to the letter; then the next start runs.
+fn freed_as_told(lab: &Lab, kind: Kind, name: &str) {
+    let stage = powered_off(lab, kind, name);
+    stage.run("green", "-n", "sync").finish().expect(HELD);
+    // to people it is silent by the wall clock, which need not be waited for
+    lab.x("green", "date -s '+10 minutes'").expect(0);
+    let way =
+        "boot blue, which frees them as it starts (sm-notify); or, if blue stays off, run on srv: ";
+    for (verb, code) in [("status", 0), ("status sync", 0), ("doctor", UNUSABLE)] {
+        let (found, said) = told(&stage, verb);
+        assert_eq!(found, code, "{said}");
+        assert!(
+            said.contains("blue has given no sign of life for"),
+            "{said}"
+        );
+        assert!(said.contains(way), "{said}");
+        assert!(!said.contains("takes over"), "{said}");
+    }
+    let (_, said) = told(&stage, "status");
+    let command = said
+        .split(way)
+        .nth(1)
+        .and_then(|rest| rest.split(" (").next());
+    stage.run("green", "-n", "sync").finish().expect(HELD);
+    let freed = Instant::now();
+    lab.x("srv", command.expect("a command")).expect(0);
+    let green = stage.run("green", "-w forever", "sync");
+    let next = stage.witness.lives("sync", 2, "green");
+    took(
+        &format!("{name}: unlock_filesystem, the next runs after"),
+        next.began - freed,
+    );
+    assert!(!told(&stage, "status").1.contains("sign of life"));
+    lab.x("green", "date -s '-10 minutes'").expect(0);
+    stage.witness.let_end("sync", 2);
+    green.finish().expect(0);
+    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    lab.verb("boot", "blue");
+    lab.mount("blue");
+    let again = stage.begin("blue", "sync", 3);
+    stage.witness.let_end("sync", 3);
+    again.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2, 3]);
+}
+
+// shows: host-lost lockfile
+#[test]
+fn a_machine_that_lost_its_power_keeps_an_nfs3_lock_until_somebody_does_what_status_says() {
+    let Some(lab) = lab::borrow(V3) else {
+        return;
+    };
+    freed_as_told(&lab, Kind::Lockfile, "off-lockfile-v3");
+    if lab::full() {
+        freed_as_told(&lab, Kind::Sqlite, "off-sqlite-v3");
+    }
+    lab.give_back();
+}
+
+/// The server learns of the boot.
+fn freed_by_its_boot(lab: &Lab, kind: Kind, name: &str) {
+    let stage = powered_off(lab, kind, name);
+    let green = stage.run("green", "-w forever", "sync");
+    // longer than any lease there is
+    for _ in 0..3 {
+        stage.run("green", "-w 10s", "sync").finish().expect(HELD);
+    }
+    let booting = Instant::now();
+    lab.verb("boot", "blue");
+    let booted = Instant::now();
+    let next = stage.witness.lives("sync", 2, "green");
+    took(
+        &format!("{name}: powered on, the next runs after"),
+        next.began - booting,
+    );
+    took(
+        &format!("{name}: of which it took to boot"),
+        booted - booting,
+    );
+    stage.witness.let_end("sync", 2);
+    green.finish().expect(0);
+    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    lab.mount("blue");
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
+}
+
+/// On version 4 the server gives it to whoever asks, once its lease is over: to those who wait, and to cron.
+fn freed_by_the_lease(lab: &Lab, kind: Kind, name: &str, lease: Duration) {
+    let stage = powered_off(lab, kind, name);
+    let cut = Instant::now();
+    let waiter = stage.run("green", "-w forever", "sync");
+    let next = stage.witness.lives("sync", 2, "green");
+    took(
+        &format!("{name}: powered off, the next runs after"),
+        next.began - cut,
+    );
+    assert!(
+        next.began <= cut + lease * 2 + SLOW,
+        "{:?}",
+        next.began - cut
+    );
+    stage.witness.let_end("sync", 2);
+    waiter.finish().expect(0);
+    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    lab.verb("boot", "blue");
+    lab.mount("blue");
+    let again = stage.begin("blue", "sync", 3);
+    stage.witness.let_end("sync", 3);
+    again.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2, 3]);
+}
+
+// shows: host-lost lockfile, shared
+#[test]
+fn a_machine_that_lost_its_power_frees_its_lock_by_its_boot_or_by_the_servers_lease() {
+    if !lab::full() {
+        return;
+    }
+    let Some(lab) = lab::borrow(V3) else {
+        return;
+    };
+    freed_by_its_boot(&lab, Kind::Lockfile, "boot-lockfile-v3");
+    freed_by_its_boot(&lab, Kind::Sqlite, "boot-sqlite-v3");
+    lab.give_back();
+    drop(lab);
+    for version in ["4.0", "4.1", "4.2"] {
+        let Some(lab) = lab::borrow(&format!("vers={version},timeo=50,retrans=1")) else {
+            return;
+        };
+        freed_by_the_lease(
+            &lab,
+            Kind::Lockfile,
+            &format!("off-lockfile-v{version}"),
+            lab::LEASE,
+        );
+        freed_by_the_lease(
+            &lab,
+            Kind::Sqlite,
+            &format!("off-sqlite-v{version}"),
+            stage::TTL,
+        );
+        lab.give_back();
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::Setting;
 use super::reading::Reading;
+use super::silent;
 use crate::cli::{DoctorArgs, Global};
 use crate::clock::Wall;
 use crate::config::DEFAULT_PATH;
@@ -63,6 +64,7 @@ fn examine(global: &Global, findings: &mut Vec<Finding>) -> Option<About> {
     match Reading::of(setting, Purpose::Read) {
         Ok(reading) => {
             findings.extend(reading.store().probe());
+            findings.extend(silent::findings(&reading));
             Some(reading.store().about())
         }
         Err(error) => {

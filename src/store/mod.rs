@@ -16,7 +16,7 @@ pub mod spool;
 pub mod sqlite;
 mod trouble;
 pub mod trust;
-mod vanished;
+pub mod vanished;
 
 pub use lockfile::queue::Queued;
 pub use place::{Place, ProcessId, Processes};
