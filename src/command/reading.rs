@@ -1,7 +1,7 @@
 //! What the commands that look at a store begin with: the jobs file, the store, this machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -102,6 +102,11 @@ impl Reading {
     /// This machine.
     pub fn here(&self) -> &Place {
         &self.here
+    }
+
+    /// The store's database file.
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// The mount that it lies on, if that is not of a local file system.

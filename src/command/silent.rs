@@ -2,6 +2,7 @@
 
 use super::reading::Reading;
 use crate::lease::timing::Timing;
+use crate::store::twin::{self, NfsClient};
 use crate::store::{Finding, Level, Observed, remote, vanished};
 
 /// How a lock can be freed that has a silent holder on another machine; `None`: it is no such one, or becomes free by itself.
@@ -21,7 +22,7 @@ pub fn to_free(reading: &Reading, seen: &Observed) -> Option<String> {
     ))
 }
 
-/// Of all locks, for `doctor`.
+/// Of all locks, and of a machine of the same name, for `doctor`.
 pub fn findings(reading: &Reading) -> Vec<Finding> {
     let locks = reading.store().locks().unwrap_or_default();
     let stays = |lock| {
@@ -32,5 +33,12 @@ pub fn findings(reading: &Reading) -> Vec<Finding> {
             detail: way,
         })
     };
-    locks.into_iter().filter_map(stays).collect()
+    let own = NfsClient::of(reading.database());
+    let twin = own.and_then(|own| twin::find(reading.store(), &own, reading.now).ok()?);
+    let twin = twin.map(|detail| Finding {
+        level: Level::Bad,
+        what: "host name".into(),
+        detail,
+    });
+    locks.into_iter().filter_map(stays).chain(twin).collect()
 }

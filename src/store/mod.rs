@@ -16,6 +16,7 @@ pub mod spool;
 pub mod sqlite;
 mod trouble;
 pub mod trust;
+pub mod twin;
 pub mod vanished;
 
 pub use lockfile::queue::Queued;
@@ -154,6 +155,9 @@ pub struct Holder {
     /// The cgroup that its job may have to itself, as a path of its mount namespace.
     #[serde(default)]
     pub cgroup: Option<String>,
+    /// What the NFSv4 server that the store lies on knows its machine by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<twin::NfsClient>,
     /// When the lock was taken.
     pub since: Wall,
 }

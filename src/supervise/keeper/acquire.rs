@@ -9,7 +9,7 @@ use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
-    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open, twin,
 };
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
@@ -74,6 +74,11 @@ impl Keeper<'_> {
     }
 
     fn ask(&self, store: &dyn Store) -> Result<Result<Box<dyn Grant>, Refusal>, StoreError> {
+        if let Some(own) = &self.holder.nfs
+            && let Some(twin) = twin::find(store, own, Wall::now())?
+        {
+            return Err(StoreError::Unusable(twin));
+        }
         if let Some(refusal) = self.other_lock(store)? {
             return Ok(Err(refusal));
         }
