@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Setting;
 use super::reading::Reading;
+use super::silent;
 use crate::cli::{DoctorArgs, Global};
 use crate::clock::{Boot, Wall};
 use crate::config::DEFAULT_PATH;
@@ -85,6 +86,7 @@ fn examine(global: &Global, answer: &mut Examined) -> Option<StoreUrl> {
     match Reading::of(setting, Purpose::Read) {
         Ok(reading) => {
             answer.findings.extend(reading.store().probe());
+            answer.findings.extend(silent::findings(&reading));
             answer.about = Some(reading.store().about());
         }
         Err(error) => answer.found(Level::Bad, "the store", format!("{error:#}")),
