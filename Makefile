@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants nfs
 
 check: setup format lint doc licences test
 
@@ -76,3 +76,7 @@ simulate:
 # All bugs that are planted in copies of that code; each must be found.
 mutants:
 	JOBLOCK_RECORD=1 JOBLOCK_MUTANTS=1 cargo test --locked --test simulation planted -- --nocapture
+
+# Everything on real NFS, on three machines with kernels of their own (`tests/nfs/lab`), at full length: hours. Needs root.
+nfs: setup
+	JOBLOCK_RECORD=1 JOBLOCK_NFS=full cargo test --locked --no-fail-fast $(addprefix --test ,$(basename $(notdir $(wildcard tests/nfs_*.rs)))) --test lease_alone -- --nocapture --test-threads 1

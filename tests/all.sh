@@ -1,13 +1,38 @@
 #!/bin/bash
 # Runs every test and ends with one plain line, `N passed, N failed`, added up from the summaries that each of
 # cargo's test programs prints. Not zero if a test failed, if a test program died without a summary, or if none ran.
+#
+# The programs whose machines of their own mostly wait for leases go one after the other beside the rest, and are shown after it.
+# `tests/all.sh ARGUMENTS` is `cargo test ARGUMENTS`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+programs=() machines=()
+for file in tests/*.rs tests/*/main.rs; do
+    name=${file#tests/} name=${name%/main.rs} name=${name%.rs}
+    if grep -q 'pub mod lab;' "$file"; then
+        machines+=(--test "$name")
+    else
+        programs+=(--test "$name")
+    fi
+done
+
+log=$(mktemp) beside=$(mktemp)
+trap 'rm -f "$log" "$beside"; kill $(jobs -p) 2>/dev/null || true' EXIT
 status=0
-cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+run() { cargo test --locked --no-fail-fast "$@" 2>&1; }
+if [ $# -gt 0 ]; then
+    run "$@" | tee "$log" || status=$?
+else
+    run --no-run | tee "$log" || status=$?
+    if [ "$status" -eq 0 ]; then
+        run "${machines[@]}" >"$beside" &
+        run --lib --bins "${programs[@]}" | tee -a "$log" || status=$?
+        run --doc | tee -a "$log" || status=$?
+        wait $! || status=$?
+        tee -a "$log" <"$beside"
+    fi
+fi
 
 read -r passed failed ignored < <(
     awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }

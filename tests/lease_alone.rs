@@ -238,3 +238,36 @@ fn a_machine_that_is_cut_off_kills_its_job_in_time_though_its_keeper_hangs() {
     assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 2, 3]);
     lab.give_back();
 }
+
+/// Nobody on blue is left to end the daemon, and green can't see it; blue's own next start does, though its lock was
+/// green's in between.
+// shows: all-killed shared
+#[test]
+fn what_three_killed_processes_left_is_ended_by_the_next_start_on_their_machine() {
+    let Some(lab) = lab::borrow(MOUNT) else {
+        return;
+    };
+    let stage = Stage::new(&lab, "left");
+    let blue = stage.begin("blue", "sync", 1);
+    let three = stage.holder("blue", "sync");
+    let pids = format!("{} {} {}", three.front, three.keeper, three.guard);
+    // stopped before, so that none of them acts on another's end
+    let line = format!("kill -STOP {pids}; kill -KILL {pids}");
+    lab.x("blue", &line).expect(0);
+    blue.finish();
+    let between = format!(
+        "/host/joblock run {} --ttl 12s -w forever sync -- true",
+        stage.store
+    );
+    lab.x("green", &between).expect(0);
+    let left = "grep -lzx JOBLOCK_JOB=sync /proc/[0-9]*/environ";
+    assert!(!lab.x("blue", left).out().is_empty(), "nothing was left");
+    let again = stage.run("blue", "-n", "sync");
+    stage.witness.lives("sync", 3, "blue");
+    stage.witness.gone("sync", 1);
+    stage.witness.let_end("sync", 3);
+    again.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 3]);
+    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    lab.give_back();
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -605,6 +606,53 @@ fn a_forged_holder_makes_root_kill_nobody(
         .root("run", &["a", "-w", "90s", "--", "true"])
         .expect(0);
     assert!(process.lives());
+}
+
+/// Whoever knows it can write in a store of his own that the run is dead, and wait for root to end what is left of it.
+#[test]
+fn nothing_that_everybody_sees_tells_the_id_of_a_run() {
+    if !may_use_root(ROOT) {
+        return;
+    }
+    let place = Place::new(Kind::Local);
+    let script = "echo $JOBLOCK_RUN_ID; exec sleep 1000";
+    let arguments = [
+        "run",
+        "--store",
+        place.store.url(),
+        "--ttl",
+        "2s",
+        "a",
+        "--",
+    ];
+    let mut run = place.store.program(place.program().to_str().unwrap());
+    let mut run = run
+        .args(arguments)
+        .args(["sh", "-c", script])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a run");
+    let mut id = String::new();
+    let out = run.stdout.take().expect("its output");
+    BufReader::new(out).read_line(&mut id).expect("its id");
+    let id = id.trim();
+    // in a file, or the search would find itself
+    let pattern = place.store.file("id");
+    fs::write(&pattern, id).expect("write");
+    chmod(&pattern, 0o644);
+    let search = format!(
+        "cd /proc && grep -lsFf {0} [1-9]*/cmdline [1-9]*/comm [1-9]*/cgroup [1-9]*/environ locks; \
+         find /sys/fs/cgroup /dev/shm /run 2>/dev/null | grep -Ff {0}; true",
+        pattern.display()
+    );
+    let seen_by = |user| finish(&mut place.by(user, &["sh", "-c", &search])).out();
+    let (outsider, root) = (seen_by(OUTSIDER), seen_by(0));
+    place
+        .root("stop", &["a", "--reason", "seen enough"])
+        .expect(0);
+    run.wait().expect("its end");
+    assert!(root.contains("/environ"), "root must find it: {root}");
+    assert_eq!(outsider, "");
 }
 
 /// A daemon of root's that has locked the lock file for its own reasons, and a holder with its pid.

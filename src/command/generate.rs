@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-use super::jobs_file;
+use super::{go_on_where_it_may_hang, jobs_file};
 use crate::cli::{Generate, GenerateArgs, Global};
 use crate::exit;
 use crate::plan::{self, Environment};
@@ -66,6 +66,7 @@ fn job_names(global: &Global) -> BTreeSet<String> {
         .collect();
     let located = plan::locate_store(global.store.as_deref(), file.as_ref(), &environment);
     if let Ok(located) = located
+        && go_on_where_it_may_hang(&located.url).is_ok()
         && let Ok(store) = store::open(&located.url, Purpose::Read, located.pinned.as_deref())
     {
         names.extend(store.jobs().unwrap_or_default());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, bail};
 
-use super::Setting;
+use super::{Setting, go_on_where_it_may_hang};
 use crate::cli::{Global, InitArgs};
 use crate::exit;
 use crate::guess;
@@ -17,6 +17,7 @@ use crate::store::{self, Purpose, StoreUrl};
 pub fn run(args: &InitArgs, global: &Global) -> anyhow::Result<u8> {
     let url = shared(meant(args, global)?, args.shared)?;
     let group = args.group.as_deref().map(group).transpose()?;
+    go_on_where_it_may_hang(&url)?;
     let mut did = folder::prepare(&url, group.as_ref())?;
     let existed = store::open(&url, Purpose::Read, None).is_ok();
     let about = store::open(&url, Purpose::Run, None)?.about();

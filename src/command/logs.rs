@@ -1,7 +1,6 @@
 //! `joblock logs`: the kept output of a run, byte for byte.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::exit;
 use crate::name::RunId;
 use crate::output::logs::{LogsJson, missing_note, part_after};
 use crate::output::text::harmless;
-use crate::output::{Reader, json, print, say};
+use crate::output::{Reader, is_on_terminal, json, print, say};
 use crate::store::record::{Outcome, Tail};
 
 /// How often a follower looks. The keeper saves what is new about once a second.
@@ -71,7 +70,7 @@ fn show_new(printed: u64, tail: &Tail) -> anyhow::Result<Option<u64>> {
         say(missing_note(printed, part.missing));
     }
     // what a job printed must not do more on a terminal than be read
-    let shown = if io::stdout().is_terminal() {
+    let shown = if is_on_terminal() {
         Cow::Owned(harmless(part.bytes))
     } else {
         Cow::Borrowed(part.bytes)

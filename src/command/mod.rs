@@ -18,13 +18,21 @@ pub mod status;
 pub mod stop;
 pub mod unlock;
 
+use std::error::Error;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::process;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::cli::Global;
 use crate::config::{self, JobsFile};
+use crate::output;
 use crate::plan::{self, Environment, Located, Planned};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreUrl, remote};
+use crate::supervise::aside::{self, Side};
 
 /// What every command begins with: the surroundings, the jobs file and the store's place. Nothing of
 /// the store was touched yet.
@@ -52,6 +60,55 @@ impl Setting {
     }
 }
 
+/// Where the store's mount may not answer, what touches it goes on in another process from here on, and this one comes back only
+/// with the error that the store did not answer; see [`aside`].
+pub fn go_on_where_it_may_hang(store: &StoreUrl) -> anyhow::Result<()> {
+    if aside::is_aside() {
+        return Ok(());
+    }
+    let Some(mount) = remote::on_the_way(&store.database()) else {
+        return Ok(());
+    };
+    output::note_terminal();
+    match aside::go_on().context("no process to look at the store with")? {
+        Side::Aside => Ok(()),
+        Side::Ended(code) => process::exit(code.into()),
+        Side::Hangs => Err(StoreError::Unusable(remote::silent(&mount)).into()),
+    }
+}
+
+/// Has `find` look at a store whose mount may not answer, in another process then; this one goes on with what was found.
+pub fn where_it_may_hang<T: Serialize + DeserializeOwned>(
+    store: &StoreUrl,
+    find: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(mount) = remote::on_the_way(&store.database()) else {
+        return find();
+    };
+    let work = || {
+        let found: Found<T> = find().map_err(|error| {
+            let of_store = error.chain().any(<dyn Error>::is::<StoreError>);
+            (of_store, format!("{error:#}"))
+        });
+        serde_json::to_vec(&found).unwrap_or_default()
+    };
+    let answer = aside::ask(work).context("no process to look at the store with")?;
+    let Some(answer) = answer else {
+        return Err(StoreError::Unusable(remote::silent(&mount)).into());
+    };
+    let found: Found<T> = serde_json::from_slice(&answer).context("no answer about the store")?;
+    found.map_err(|(of_store, why)| {
+        if of_store {
+            StoreError::Unusable(why).into()
+        } else {
+            anyhow::Error::msg(why)
+        }
+    })
+}
+
+/// What was found in another process, or why not, and whether it is the store's fault.
+type Found<T> = Result<T, (bool, String)>;
+
 /// The jobs file, if there is one.
 pub fn jobs_file(
     global: &Global,
@@ -76,6 +133,10 @@ pub fn refuse_private_store(
 
 /// Asked of the nearest folder that is there: the store itself may not have been created yet.
 fn is_on_overlay(path: &Path) -> bool {
+    // which may not answer
+    if remote::on_the_way(path).is_some() {
+        return false;
+    }
     /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
     const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
     let kind = path

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use super::Setting;
+use super::{Setting, go_on_where_it_may_hang};
 use crate::cli::{Global, Target};
 use crate::clock::{Boot, Wall};
 use crate::config::{Job, JobsFile};
@@ -17,6 +17,7 @@ use crate::output::{Page, say, show};
 use crate::plan::{self, Environment};
 use crate::store::record::RunRecord;
 use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store};
+use crate::supervise::aside;
 use crate::supervise::origin;
 use crate::supervise::tree::{Tree, alive_here};
 use crate::vigil::{Sight, Vigil};
@@ -61,6 +62,7 @@ impl Reading {
 
     /// Opens the store of a setting that was read before.
     pub fn of(setting: Setting, purpose: Purpose) -> anyhow::Result<Self> {
+        go_on_where_it_may_hang(&setting.store.url)?;
         let store = store::open(&setting.store.url, purpose, setting.store.pinned.as_deref())?;
         let here = Place::here();
         Ok(Reading {
@@ -89,12 +91,13 @@ impl Reading {
 
     /// The store.
     pub fn store(&self) -> &dyn Store {
+        aside::sign_of_life();
         &*self.store
     }
 
     /// A look at it from here.
     pub fn look(&self) -> Look<'_> {
-        Look::new(&*self.store, alive_here)
+        Look::new(self.store(), alive_here)
     }
 
     /// The names of the jobs file's jobs.
@@ -193,7 +196,7 @@ impl Reading {
         loop {
             let now = Boot::now();
             let seen = self
-                .store
+                .store()
                 .inspect(&held.lock)
                 .context("can't see what became of the request")?;
             match vigil.see(&seen, now) {

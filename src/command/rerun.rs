@@ -5,7 +5,7 @@ use std::env;
 use anyhow::{Context, bail};
 
 use super::reading::Reading;
-use super::{Setting, run};
+use super::{Setting, run, where_it_may_hang};
 use crate::cli::{Global, RerunArgs};
 use crate::exit;
 use crate::plan::{self, Source};
@@ -13,11 +13,14 @@ use crate::store::trust;
 
 /// Runs it.
 pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
-    let Some(last) = Reading::open(global)?.one(&args.target)? else {
-        return Ok(exit::OWN_FAILURE);
-    };
     let setting = Setting::read(global)?;
     let database = setting.store.url.database();
+    let Some(last) = where_it_may_hang(&setting.store.url, || {
+        Reading::open(global)?.one(&args.target)
+    })?
+    else {
+        return Ok(exit::OWN_FAILURE);
+    };
     let planned = plan::rerun(
         args,
         &last,
@@ -28,7 +31,8 @@ pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
     // A command from the history may name files from where it was given; one of the jobs file must not depend on that.
     if matches!(planned.sources.command, Source::History(_)) {
         // Whoever can write the history can write any command there, and any user's name beside it.
-        if let Some(who) = trust::other_writer(&database) {
+        let other = where_it_may_hang(&planned.plan.store, || Ok(trust::other_writer(&database)))?;
+        if let Some(who) = other {
             bail!(
                 "{who} can write the history, so no command is taken from there: write joblock run {job} -- COMMAND, or give {job} a command in the jobs file",
                 job = last.job

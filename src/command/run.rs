@@ -9,7 +9,7 @@ use super::{Setting, refuse_private_store};
 use crate::cli::{Global, RunArgs};
 use crate::output::say;
 use crate::plan::{self, Environment, Planned, Source};
-use crate::store::{StoreError, StoreUrl};
+use crate::store::{StoreError, StoreUrl, remote};
 use crate::supervise::front;
 
 /// Runs it.
@@ -40,7 +40,8 @@ fn make_default_folder(store: &StoreUrl, users_own: bool) -> Result<(), StoreErr
         return Ok(());
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
-    if folder.is_dir() {
+    // on a mount that may not answer, only the keeper looks
+    if remote::on_the_way(folder).is_some() || folder.is_dir() {
         return Ok(());
     }
     let mode = if users_own { 0o700 } else { 0o750 };

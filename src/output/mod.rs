@@ -15,6 +15,7 @@ pub mod text;
 pub mod time;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use anstream::{AutoStream, ColorChoice};
 use rustix::termios::tcgetwinsize;
@@ -42,12 +43,7 @@ impl Page {
     /// The page that stdout is: as wide as its terminal, in colour on a terminal that hasn't said no
     /// (`NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`).
     pub fn of_stdout(now: Wall) -> Self {
-        let stdout = io::stdout();
-        let width = stdout.is_terminal().then(|| match tcgetwinsize(&stdout) {
-            Ok(size) if size.ws_col > 0 => size.ws_col,
-            _ => WIDTH_UNKNOWN,
-        });
-        let colour = width.is_some() && AutoStream::choice(&stdout) != ColorChoice::Never;
+        let Terminal { width, colour } = *note_terminal();
         Page {
             now,
             width,
@@ -55,6 +51,34 @@ impl Page {
             zone: Zone::Local,
         }
     }
+}
+
+/// What stdout is: its columns, if it is a terminal, and whether colour is wanted on it.
+#[derive(Debug)]
+pub struct Terminal {
+    width: Option<u16>,
+    colour: bool,
+}
+
+/// Looks once, for good: another process may stand between us and the terminal from now on.
+pub fn note_terminal() -> &'static Terminal {
+    static NOTED: OnceLock<Terminal> = OnceLock::new();
+    NOTED.get_or_init(|| {
+        let stdout = io::stdout();
+        let width = stdout.is_terminal().then(|| match tcgetwinsize(&stdout) {
+            Ok(size) if size.ws_col > 0 => size.ws_col,
+            _ => WIDTH_UNKNOWN,
+        });
+        Terminal {
+            width,
+            colour: width.is_some() && AutoStream::choice(&stdout) != ColorChoice::Never,
+        }
+    })
+}
+
+/// Whether stdout is a terminal.
+pub fn is_on_terminal() -> bool {
+    note_terminal().width.is_some()
 }
 
 /// Whether anybody reads what we print.

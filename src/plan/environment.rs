@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::trigger::is_cron;
 use crate::kernel_file;
+use crate::store::remote;
 
 /// The folder of the machine's own store.
 pub const SYSTEM_FOLDER: &str = "/var/lib/joblock";
@@ -72,9 +73,15 @@ impl Environment {
             terminal: std::io::stdin().is_terminal()
                 || std::io::stdout().is_terminal()
                 || std::io::stderr().is_terminal(),
-            system_folder: Path::new(SYSTEM_FOLDER).try_exists().unwrap_or(true),
+            system_folder: system_folder(),
         }
     }
+}
+
+/// One on a mount that may not answer is there, if only as the place where it is mounted: it is not touched.
+fn system_folder() -> bool {
+    let folder = Path::new(SYSTEM_FOLDER);
+    remote::on_the_way(folder).is_some() || folder.try_exists().unwrap_or(true)
 }
 
 /// Ends where /proc doesn't tell: at the namespace's PID 1, or at another user's process under `hidepid`.

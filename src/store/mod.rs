@@ -11,6 +11,7 @@ mod place;
 mod probe;
 pub mod pruning;
 pub mod record;
+pub mod remote;
 pub mod spool;
 pub mod sqlite;
 mod trouble;
@@ -325,7 +326,7 @@ pub enum Recorded {
 }
 
 /// Something that `probe` found out, for `doctor`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// How bad.
     pub level: Level,
@@ -336,7 +337,7 @@ pub struct Finding {
 }
 
 /// How bad a [`Finding`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
@@ -348,7 +349,7 @@ pub enum Level {
 }
 
 /// What a store says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct About {
     /// Its URL, with the path made absolute.
     pub url: String,

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use sha2::{Digest, Sha256};
 
 use crate::clock::Boot;
 use crate::kernel_file;
@@ -112,7 +113,15 @@ pub struct JobCgroup(PathBuf);
 impl JobCgroup {
     /// The name for the job of `run`; nothing is made yet.
     pub fn of(run: &RunId, seen: &Seen) -> Option<JobCgroup> {
-        Some(JobCgroup(seen.version_2()?.join(format!("joblock-{run}"))))
+        Some(JobCgroup(seen.version_2()?.join(Self::name(run))))
+    }
+
+    /// What the job's cgroup of `run` is called: by a digest, as everybody sees the names of cgroups, and whoever knows the id of
+    /// a run can write in a store of his own that it is dead, and have it ended from there.
+    pub fn name(run: &RunId) -> String {
+        let digest = Sha256::digest(run.as_str());
+        let half = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+        format!("joblock-{}", half.collect::<String>())
     }
 
     /// The one that stands in a store as the holder's of `run`. A store may say what it likes: `None` unless it is a cgroup,
@@ -122,7 +131,7 @@ impl JobCgroup {
         let plain = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
         let is_of_run = path.is_absolute()
             && path.components().all(plain)
-            && path.file_name() == Some(format!("joblock-{run}").as_ref());
+            && path.file_name() == Some(Self::name(run).as_ref());
         (is_of_run && is_cgroup(path)).then(|| JobCgroup(path.to_owned()))
     }
 
@@ -194,14 +203,23 @@ mod tests {
     #[rstest]
     #[case::a_daemons("/sys/fs/cgroup/system.slice/ssh.service")]
     #[case::another_runs("/sys/fs/cgroup/joblock-00ff00ff00ff0001")]
-    #[case::above("/sys/fs/cgroup/joblock-00ff00ff00ff00ff/..")]
-    #[case::around("/sys/fs/cgroup/x/../joblock-00ff00ff00ff00ff")]
-    #[case::relative("joblock-00ff00ff00ff00ff")]
-    #[case::no_cgroup("/tmp/joblock-00ff00ff00ff00ff")]
+    #[case::above("/sys/fs/cgroup/NAME/..")]
+    #[case::around("/sys/fs/cgroup/x/../NAME")]
+    #[case::relative("NAME")]
+    #[case::no_cgroup("/tmp/NAME")]
     fn a_store_can_t_name_any_cgroup(#[case] path: &str) {
         let run = "00ff00ff00ff00ff".parse().expect("a run id");
-        assert!(JobCgroup::recorded(path, &run).is_none());
+        let path = path.replace("NAME", &JobCgroup::name(&run));
+        assert!(JobCgroup::recorded(&path, &run).is_none());
         assert!(!is_cgroup(Path::new("/tmp")));
+    }
+
+    #[test]
+    fn the_name_of_a_cgroup_does_not_tell_the_runs_id() {
+        let name = |run: &str| JobCgroup::name(&run.parse().expect("a run id"));
+        // printf 00ff00ff00ff00ff | sha256sum
+        assert_eq!(name("00ff00ff00ff00ff"), "joblock-0aa8593366da1229");
+        assert_ne!(name("00ff00ff00ff00ff"), name("00ff00ff00ff00fe"));
     }
 
     #[test]

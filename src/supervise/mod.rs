@@ -12,6 +12,7 @@
 //! from both its parent links and its environment after guard *and* front or keeper are gone is not found (`tree`); a
 //! process in uninterruptible sleep dies only when its device answers.
 
+pub mod aside;
 pub mod cgroup;
 pub mod front;
 pub mod guard;
@@ -30,26 +31,35 @@ pub mod tree;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::exit;
 
+/// How long the store may take for an answer, over the time that the user waits for the lock. A server that calls a delegation back, or
+/// was restarted, takes about half of it.
+pub const ANSWER: Duration = Duration::from_secs(30);
+
 /// Forks; `child` runs in the new process, which ends with it, with exit code 0, or 125 if it panicked.
 ///
 /// # Errors
 /// fork(2)'s.
-pub(crate) fn fork(child: impl FnOnce()) -> io::Result<Pid> {
+fn fork(child: impl FnOnce()) -> io::Result<Pid> {
+    fork_with_code(|| {
+        child();
+        exit::OK
+    })
+}
+
+/// The same, with the exit code that `child` comes to.
+fn fork_with_code(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     // SAFETY: called while the process has one thread, so the child's copy of every lock and of the allocator is in order.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let code = if catch_unwind(AssertUnwindSafe(child)).is_ok() {
-                exit::OK
-            } else {
-                exit::OWN_FAILURE
-            };
+            let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(exit::OWN_FAILURE);
             // SAFETY: _exit(2) ends this process without running the exit handlers that belong to its parent.
             unsafe { libc::_exit(code.into()) }
         }

@@ -44,17 +44,25 @@ impl Streams {
     /// # Errors
     /// If no pipe can be made.
     pub fn open(capture: bool) -> io::Result<Streams> {
+        Self::of(|stream| capture && !rustix::termios::isatty(stream))
+    }
+
+    /// Terminals are pumped, too.
+    ///
+    /// # Errors
+    /// If no pipe can be made.
+    pub fn with_terminals() -> io::Result<Streams> {
+        Self::of(|_| true)
+    }
+
+    fn of(wanted: impl Fn(BorrowedFd<'_>) -> bool) -> io::Result<Streams> {
         let mut streams = Streams {
             pumps: Vec::new(),
             job: [None, None],
         };
-        if !capture {
-            return Ok(streams);
-        }
         let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
-        let pumped = [(1, out), (2, err)].map(|(fd, stream)| {
-            !super::signals::was_closed(fd) && !rustix::termios::isatty(stream)
-        });
+        let pumped = [(1, out), (2, err)]
+            .map(|(fd, stream)| !super::signals::was_closed(fd) && wanted(stream));
         if pumped[0] {
             let (pump, end) = Pump::new(out)?;
             streams.pumps.push(pump);
@@ -136,6 +144,11 @@ impl Pump {
             }
         }
         self.from = None;
+    }
+
+    /// Whether the reader takes his time.
+    pub fn has_more_to_write(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Whether nothing is left to write.

@@ -87,14 +87,14 @@ fn number(variable: &str) -> Option<u64> {
 /// Runs it; panics at the first round in which something was wrong.
 pub fn campaign() {
     let length = number(LENGTH);
-    let seed = Random::seed();
+    let seed_of_first = Random::seed();
     let mut total = Verdict::default();
     let began = Instant::now();
     for n in 0.. {
         let seed = if n == 0 {
-            seed
+            seed_of_first
         } else {
-            Random::of(seed, &[n]).next()
+            Random::of(seed_of_first, &[n]).next()
         };
         let since = Instant::now();
         println!("round {n}: seed {seed}; repeat it with {SEED}={seed}");
@@ -108,26 +108,29 @@ pub fn campaign() {
         assert!(!failed, "seed {seed}: {verdict}");
         total.add(verdict);
         let done = total.figures.get("acquisitions").copied().unwrap_or(0);
+        if let Some(length) = length {
+            record(&total, began.elapsed(), (length, seed_of_first));
+        }
         if done >= length.unwrap_or(0) {
             break;
         }
         println!("{done} acquisitions in {:.0?}", began.elapsed());
     }
-    let rate = total.figures["acquisitions"] * 1000
-        / u64::try_from(began.elapsed().as_millis())
-            .unwrap_or(1)
-            .max(1);
-    println!("in all, {rate} acquisitions a second:\n{total}");
-    if let Some(length) = length {
-        let mut record = Record::new(
-            "campaign",
-            format!("make campaign ACQUISITIONS={length} SEED={seed}"),
-        );
-        for (figure, n) in &total.figures {
-            record = record.figure(*figure, n);
-        }
-        record.figure("acquisitions a second", rate).write();
+    println!("in all, {:.0?}:\n{total}", began.elapsed());
+}
+
+/// What there is so far: a campaign takes hours, and one that is cut off has been fought all the same.
+fn record(total: &Verdict, elapsed: Duration, (length, seed): (u64, u64)) {
+    let mut record = Record::new(
+        "campaign",
+        format!("make campaign ACQUISITIONS={length} SEED={seed}"),
+    );
+    for (figure, n) in &total.figures {
+        record = record.figure(*figure, n);
     }
+    let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let rate = total.figures["acquisitions"] * 1000 / milliseconds.max(1);
+    record.figure("acquisitions a second", rate).write();
 }
 
 /// Whether somebody asked for this kind of store, or for none.

@@ -3,11 +3,24 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::json;
 
 /// Set: what is measured is kept. The make targets of full length set it.
 const KEEP: &str = "JOBLOCK_RECORD";
+
+/// What is measured, as it was when this was asked for first: others may commit while a long program runs.
+fn commit(root: &Path) -> Option<&'static str> {
+    static COMMIT: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let mut git = Command::new("git");
+        let head = git.args(["rev-parse", "--short", "HEAD"]).current_dir(root);
+        let output = head.output().ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    COMMIT.get_or_init(ask).as_deref()
+}
 
 /// One program's figures.
 pub struct Record {
@@ -42,19 +55,12 @@ impl Record {
             return;
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let commit = Command::new("git")
-            .args(["rev-parse", "--short", "HEAD"])
-            .current_dir(root)
-            .output()
-            .ok()
-            .filter(|output| output.status.success())
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let record = json!({
             "program": self.program,
             "command": self.command,
             "date": chrono::Utc::now().format("%Y-%m-%d").to_string(),
-            "commit": commit,
+            "commit": commit(root),
             "cores": cores,
             "figures": self.figures,
         });

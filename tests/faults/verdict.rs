@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::calls::{Kind, Target};
 use crate::play::{Done, Fault, Kept, Scenario, Who, World};
 use crate::tracer::{Role, Status};
+use joblock::supervise::cgroup::JobCgroup;
 
 /// A row of the history.
 #[derive(Debug, Clone)]
@@ -306,7 +307,8 @@ impl Judge<'_> {
             .collect();
         for id in ids {
             for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-                let cgroup = Path::new(root).join(format!("joblock-{id}"));
+                let run = id.parse().expect("a run id");
+                let cgroup = Path::new(root).join(JobCgroup::name(&run));
                 // an empty one that the guard could not remove is in nobody's way
                 let refused = self.failed(Role::Guard)
                     && self

@@ -1,11 +1,14 @@
 //! The lab in this folder (see `lab`), booted once for a test program and gone with it, whatever ends it.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -18,12 +21,16 @@ pub const CLIENTS: [&str; 2] = ["blue", "green"];
 pub const HERE: &str = "10.99.1.254";
 
 /// Where the clients have the export.
-const MOUNT: &str = "/mnt/a";
+pub const MOUNT: &str = "/mnt/a";
+
+/// The NFSv4 server's lease, as `lab` sets it.
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// Three machines that run.
 pub struct Lab {
     folder: PathBuf,
-    mount: &'static str,
+    /// By which options each client is to have the export.
+    mounts: [String; 2],
     /// A test has begun that did not come to its end: nobody knows what it left.
     in_use: AtomicBool,
     _until_end_of_input: ChildStdin,
@@ -32,16 +39,28 @@ pub struct Lab {
 
 static LAB: OnceLock<Result<Mutex<Lab>, String>> = OnceLock::new();
 
-/// The lab for one test at a time, its clients with the export mounted by `mount`'s options. `None`: left out, where
+/// Whether everything is asked for, at its full length (`make nfs`); else what the tests are cut down to has to do.
+pub fn full() -> bool {
+    std::env::var_os("JOBLOCK_NFS").is_some_and(|length| length == "full")
+}
+
+/// The lab for one test at a time, both clients with the export mounted by `mount`'s options. `None`: left out, where
 /// somebody said that it is known not to run here.
 #[track_caller]
-pub fn borrow(mount: &'static str) -> Option<MutexGuard<'static, Lab>> {
+pub fn borrow(mount: &str) -> Option<MutexGuard<'static, Lab>> {
+    borrow_each([mount, mount])
+}
+
+/// As [`borrow`], with options for blue and options for green.
+#[track_caller]
+pub fn borrow_each(mounts: [&str; 2]) -> Option<MutexGuard<'static, Lab>> {
     if !may_use_root("machines of its own, with their network") {
         return None;
     }
-    match LAB.get_or_init(|| Lab::boot(mount).map(Mutex::new)) {
+    match LAB.get_or_init(|| Lab::boot().map(Mutex::new)) {
         Ok(lab) => {
-            let lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
+            lab.mounts = mounts.map(str::to_owned);
             lab.make_ready();
             Some(lab)
         }
@@ -62,14 +81,14 @@ fn script() -> PathBuf {
 }
 
 impl Lab {
-    fn boot(mount: &'static str) -> Result<Lab, String> {
+    fn boot() -> Result<Lab, String> {
         // the lab removes it: this process may not live to do it
         let folder = TempDir::with_prefix("nfs-lab-")
             .map_err(|e| e.to_string())?
             .keep();
         let mut process = command(&folder)
             .arg("keep")
-            .env("LAB_TTL", "900")
+            .env("LAB_TTL", if full() { "14400" } else { "900" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -102,27 +121,35 @@ impl Lab {
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nfs/job.pl"),
                 "job.pl",
             ),
+            (
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nfs/load.sh"),
+                "load.sh",
+            ),
         ] {
             fs::copy(from, host.join(name)).map_err(|e| format!("{from}: {e}"))?;
         }
         Ok(Lab {
             folder,
-            mount,
+            mounts: Default::default(),
             in_use: AtomicBool::new(false),
             _until_end_of_input: stdin,
             _process: process,
         })
     }
 
-    /// Clients that work, as they were at first or after another test that came to its end.
+    /// Machines that work, as they were at first or after another test that came to its end, and have the export as it is wanted now.
     fn make_ready(&self) {
-        let restart = self.in_use.swap(true, Ordering::Relaxed);
-        for host in CLIENTS {
-            if restart {
-                for verb in ["heal", "kill", "boot"] {
-                    self.verb(verb, host);
-                }
+        if self.in_use.swap(true, Ordering::Relaxed) {
+            for host in CLIENTS {
+                self.verb("kill", host);
+                self.verb("heal", host);
             }
+            for host in ["srv", "blue", "green"] {
+                self.verb("kill", host);
+                self.verb("boot", host);
+            }
+        }
+        for host in CLIENTS {
             self.mount(host);
         }
     }
@@ -163,15 +190,40 @@ impl Lab {
         self.start(host, line).finish()
     }
 
-    /// Mounts the export on a client that has just been powered on, if it is not there.
+    /// A client has the export by the options that the test wants, also if it had it by others or was just powered on.
     #[track_caller]
     pub fn mount(&self, host: &str) {
-        let options = self.mount;
-        let line = format!(
-            "grep -q ' {MOUNT} nfs' /proc/mounts || mount -t nfs -o {options} srv:/export/data {MOUNT}"
-        );
+        let blue = host == CLIENTS[0];
+        let options = &self.mounts[usize::from(!blue)];
+        let line = format!("cat /run/mounted-as 2>/dev/null; grep ' {MOUNT} nfs' /proc/mounts");
+        let now = self.x(host, &line).out();
+        if now.lines().count() == 2 && now.lines().next() == Some(options) {
+            return;
+        }
+        self.x(
+            host,
+            &format!("! grep -q ' {MOUNT} nfs' /proc/mounts || umount {MOUNT}"),
+        )
+        .expect(0);
+        self.mount_at(host, options, MOUNT);
+        self.x(host, &format!("echo '{options}' >/run/mounted-as"))
+            .expect(0);
+    }
+
+    /// Mounts the export at a folder of a client's; `/mnt/a` to `/mnt/d` are there.
+    #[track_caller]
+    pub fn mount_at(&self, host: &str, options: &str, folder: &str) {
+        // what version 4 exports has a root of its own
+        let export = if options.contains("vers=3") {
+            "srv:/export/data"
+        } else {
+            "srv:/data"
+        };
         // A server that was only just booted does not offer every version yet.
-        wait_until("the export is mounted", || self.x(host, &line).code() == 0);
+        wait_until("the export is mounted", || {
+            let line = format!("mount -t nfs -o {options} {export} {folder}");
+            self.x(host, &line).code() == 0
+        });
     }
 
     /// A folder of the export's that is the test's own.

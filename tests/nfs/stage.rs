@@ -21,21 +21,42 @@ pub struct Stage<'a> {
     pub store: String,
 }
 
+/// A store that both machines use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Lockfile,
+}
+
 impl Stage<'_> {
+    /// With a shared database.
     pub fn new<'a>(lab: &'a Lab, name: &str) -> Stage<'a> {
-        Stage {
+        Stage::of(Kind::Sqlite, lab, name)
+    }
+
+    /// With a store of this kind on the export.
+    pub fn of<'a>(kind: Kind, lab: &'a Lab, name: &str) -> Stage<'a> {
+        let folder = lab.folder(name);
+        Stage::with(
             lab,
-            witness: Witness::new(&lab.network(), HERE),
-            store: format!("--store 'sqlite:{}/joblock.db?shared'", lab.folder(name)),
-        }
+            &match kind {
+                Kind::Sqlite => format!("sqlite:{folder}/joblock.db?shared"),
+                Kind::Lockfile => format!("lockfile:{folder}"),
+            },
+        )
     }
 
     /// With a local store, which is on green alone.
     pub fn local<'a>(lab: &'a Lab, name: &str) -> Stage<'a> {
+        Stage::with(lab, &format!("sqlite:/run/{name}.db"))
+    }
+
+    /// With any store.
+    pub fn with<'a>(lab: &'a Lab, url: &str) -> Stage<'a> {
         Stage {
             lab,
             witness: Witness::new(&lab.network(), HERE),
-            store: format!("--store sqlite:/run/{name}.db"),
+            store: format!("--store '{url}'"),
         }
     }
 

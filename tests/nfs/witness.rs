@@ -3,6 +3,8 @@
 //!
 //! It listens where no test cuts the line. One thread does it all, so that what is seen has an order.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

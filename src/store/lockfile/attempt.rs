@@ -1,12 +1,15 @@
 //! One attempt to take a lock whose first gate is a kernel lock: look, and wait for what can be waited for.
 
 use std::os::fd::AsFd;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::file::LockFile;
 use super::slots;
 use super::wait::Waiters;
 use crate::clock::Boot;
+use crate::store::sqlite::db::Db;
+use crate::store::sqlite::locks;
 use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
 
 /// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
@@ -41,6 +44,8 @@ pub trait Steps {
     fn here(&self) -> &Place;
     /// The threads that wait.
     fn waiters(&self) -> &Waiters;
+    /// The database, where the lock may have been taken over from this machine by others.
+    fn shared_db(&self) -> Option<MutexGuard<'_, Db>>;
     /// Opens the lock file, not locked.
     fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError>;
     /// Who has the lock, by what stands in the store.
@@ -65,7 +70,11 @@ pub fn attempt(
         };
         let path = file.path.clone();
         let (look, file) = if file.try_lock().map_err(|e| trouble::from_io(&path, &e))? {
-            (steps.decide(request, file)?, None)
+            if sweep(steps, request, None)? {
+                (steps.decide(request, file)?, None)
+            } else {
+                (Look::Leased(steps.look(request)?, SOON), None)
+            }
         } else {
             (without_lock(steps, request, &file)?, Some(file))
         };
@@ -107,6 +116,33 @@ pub fn attempt(
     }
 }
 
+/// Ends what is left here of runs that another machine took the lock over from, which did so by the lease, without a look at
+/// this one. `false`: one of them still has processes of its own, which end it and themselves.
+fn sweep(
+    steps: &impl Steps,
+    request: &LockRequest<'_>,
+    file: Option<&LockFile>,
+) -> Result<bool, StoreError> {
+    let left = match steps.shared_db() {
+        Some(db) => db.read(|conn| locks::unswept(conn, &request.lock, steps.here()))?,
+        None => Vec::new(),
+    };
+    for holder in left {
+        let run = holder.run_id.clone();
+        match request.clearing.clear(&holder, file.map(LockFile::as_fd)) {
+            Cleared::Alive => return Ok(false),
+            Cleared::Stuck(left) => return Err(StoreError::Leftovers { run, left }),
+            Cleared::Gone { .. } => {
+                if let Some(mut db) = steps.shared_db() {
+                    // once more does no harm
+                    let _ = db.write(|tx| locks::swept(tx, &run));
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// A holder that fits into no block could never have a heartbeat: better not started than killed.
 fn check_size(request: &LockRequest<'_>) -> Result<(), StoreError> {
     let size = serde_json::to_vec(&request.holder).map_or(usize::MAX, |json| json.len());
@@ -136,6 +172,7 @@ fn without_lock(
 ) -> Result<Look, StoreError> {
     let seen = steps.look(request)?;
     let Some(holder) = &seen.holder else {
+        sweep(steps, request, Some(file))?;
         return Ok(Look::Unnamed(seen));
     };
     if !holder.place.same_pids(steps.here()) {

@@ -1,8 +1,8 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::Inner;
 use super::attempt::{Look, SOON, Steps};
@@ -14,8 +14,9 @@ use crate::clock::{Boot, Wall};
 use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
 use crate::lease::takeover::Unreleased;
-use crate::name::{RunId, Token};
+use crate::name::Token;
 use crate::store::record::{End, OutOfMemory, Outcome, RunRecord, Tail};
+use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
 use crate::store::sqlite::rows;
 use crate::store::{
@@ -30,6 +31,10 @@ impl Steps for Arc<Inner> {
 
     fn waiters(&self) -> &Waiters {
         &self.waiters
+    }
+
+    fn shared_db(&self) -> Option<MutexGuard<'_, Db>> {
+        (!self.local).then(|| self.db())
     }
 
     fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError> {
@@ -92,7 +97,7 @@ impl Steps for Arc<Inner> {
                     }
                     Cleared::Alive => taker.cleared(true, Boot::now()),
                     Cleared::Gone { .. } => {
-                        old = Some(holder.run_id);
+                        old = Some(holder);
                         taker.cleared(false, Boot::now())
                     }
                 },
@@ -110,13 +115,14 @@ impl Steps for Arc<Inner> {
                     // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
                     // the history still waits for the end of the run before, which was ended when it was taken over.
                     let unended = known.row.as_ref().filter(|row| !row.released);
-                    let runs: BTreeSet<_> = old
+                    let holders: BTreeMap<_, _> = old
                         .into_iter()
-                        .chain(unended.map(|row| row.owner.clone()))
+                        .chain(unended.map(|row| row.holder.clone()))
+                        .map(|holder| (holder.run_id.clone(), holder))
                         .collect();
-                    let abandoned: Vec<_> = runs
-                        .iter()
-                        .map(|run| self.abandoned(request, run))
+                    let abandoned: Vec<_> = holders
+                        .into_values()
+                        .map(|holder| self.abandoned(request, holder))
                         .collect::<Result<_, _>>()?;
                     let by = if self.server_lease.is_some() {
                         By::Server
@@ -154,9 +160,14 @@ impl Inner {
         }
     }
 
-    fn abandoned(&self, request: &LockRequest<'_>, run: &RunId) -> Result<Abandoned, StoreError> {
+    fn abandoned(
+        &self,
+        request: &LockRequest<'_>,
+        holder: Holder,
+    ) -> Result<Abandoned, StoreError> {
         // its end may wait in the spool
         let _ = self.fold();
+        let run = &holder.run_id;
         let record = self.db().read(|conn| rows::by_id(conn, run))?;
         let memory = record.map_or(OutOfMemory::Unknown, |record| {
             request.clearing.out_of_memory(&record)
@@ -167,7 +178,7 @@ impl Inner {
             Outcome::Abandoned
         };
         Ok(Abandoned {
-            run: run.clone(),
+            holder,
             outcome,
             memory,
         })
@@ -190,7 +201,7 @@ impl Inner {
 }
 
 struct Abandoned {
-    run: RunId,
+    holder: Holder,
     outcome: Outcome,
     memory: OutOfMemory,
 }
@@ -232,7 +243,10 @@ impl LockfileGrant {
                 return Ok(false);
             }
             for old in abandoned {
-                rows::abandon(tx, &old.run, old.outcome, old.memory)?;
+                rows::abandon(tx, &old.holder.run_id, old.outcome, old.memory)?;
+                if !inner.here.same_pids(&old.holder.place) {
+                    locks::keep_unswept(tx, &request.lock, &old.holder)?;
+                }
             }
             locks::grant(tx, &request.lock, &row)?;
             rows::upsert(tx, &record)?;

@@ -56,6 +56,7 @@ pub struct LockfileStore {
 
 struct Inner {
     folder: PathBuf,
+    local: bool,
     /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
     server_lease: Option<Duration>,
     uuid: String,
@@ -92,7 +93,8 @@ impl LockfileStore {
             trust::refuse_for_root(&folder, &parts(&folder))?;
         }
         let mut server_lease = None;
-        if !mount::is_local_at(&folder).map_err(broken)? {
+        let local = mount::is_local_at(&folder).map_err(broken)?;
+        if !local {
             let mount = mount::of(&folder);
             if let Some(lie) = mount.as_ref().and_then(|m| m.lie("flock")) {
                 return Err(trouble::unusable(&folder, &lie));
@@ -101,6 +103,7 @@ impl LockfileStore {
         }
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
+            local,
             server_lease,
             uuid: db.uuid.clone(),
             here: Place::here(),
@@ -390,8 +393,7 @@ impl Store for LockfileStore {
         About {
             url: format!("lockfile:{}", self.inner.folder.display()),
             id: self.inner.uuid.clone(),
-            shared: self.inner.server_lease.is_some()
-                || !mount::is_local_at(&self.inner.folder).unwrap_or(false),
+            shared: !self.inner.local,
             format: schema::FORMAT,
             file_system: mount::of(&self.inner.folder)
                 .map(|m| m.kind)

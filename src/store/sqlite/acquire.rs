@@ -1,8 +1,9 @@
 //! How a lock of the `sqlite:` store is taken: kernel lock first, then one transaction. In which order, and what is
 //! made of the answers, is decided in [`crate::lease::taker`]; here are its hands.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
+use super::db::Db;
 use super::grant::SqliteGrant;
 use super::locks::{self, LockRow};
 use super::{Inner, rows};
@@ -27,6 +28,10 @@ impl Steps for Arc<Inner> {
 
     fn waiters(&self) -> &Waiters {
         &self.waiters
+    }
+
+    fn shared_db(&self) -> Option<MutexGuard<'_, Db>> {
+        self.shared.then(|| self.db())
     }
 
     fn open(&self, request: &LockRequest<'_>) -> Result<LockFile, StoreError> {
@@ -173,8 +178,14 @@ impl Hands<'_> {
                 rows::abandon(tx, &old.owner, outcome, memory)?;
             }
             // an old database may have another, which nobody will end any more
-            if let Some(old) = row.filter(|row| !row.released) {
+            let row = row.filter(|row| !row.released);
+            if let Some(old) = &row {
                 rows::abandon(tx, &old.owner, Outcome::Abandoned, OutOfMemory::Unknown)?;
+            }
+            for old in over.into_iter().chain(&row) {
+                if !inner.here.same_pids(&old.holder.place) {
+                    locks::keep_unswept(tx, &request.lock, &old.holder)?;
+                }
             }
             let grant = LockRow {
                 token,

@@ -185,11 +185,12 @@ impl Db {
         Ok(true)
     }
 
-    /// Columns that came after the store was made.
+    /// What came after the store was made.
     fn add_what_is_new(&mut self) -> Result<(), StoreError> {
         let is_old = |conn: &Connection| {
             conn.query_row(
-                "SELECT count(*) = 0 FROM pragma_table_info('runs') WHERE name = 'redacted'",
+                "SELECT NOT EXISTS (SELECT 1 FROM pragma_table_info('runs') WHERE name = 'redacted')
+                     OR NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'unswept')",
                 [],
                 |row| row.get(0),
             )
@@ -197,7 +198,9 @@ impl Db {
         if self.read(is_old)? {
             // another start may have been faster
             self.write(|tx| {
-                if is_old(tx)? {
+                tx.execute_batch(schema::UNSWEPT)?;
+                let has_redacted = tx.prepare("SELECT redacted FROM runs").is_ok();
+                if !has_redacted {
                     tx.execute_batch(schema::ADD_REDACTED)?;
                 }
                 Ok(())
@@ -242,6 +245,7 @@ impl Db {
         })? == 0
         {
             tx.execute_batch(schema::TABLES)?;
+            tx.execute_batch(schema::UNSWEPT)?;
             tx.execute(
                 "INSERT INTO meta VALUES ('uuid', ?1), ('shared', ?2)",
                 (uuid(), i64::from(shared).to_string()),

@@ -120,6 +120,46 @@ pub fn names(conn: &Connection) -> Result<Vec<LockName>> {
         .collect()
 }
 
+/// How many runs are kept in mind whose machines may have something left of them: all that there ever are, unless somebody
+/// takes over for years from machines that never come back.
+const UNSWEPT: i64 = 1000;
+
+/// Keeps in mind that `holder`, which was taken over, may have left something on its machine.
+pub fn keep_unswept(conn: &Connection, lock: &LockName, holder: &Holder) -> Result<()> {
+    let json = serde_json::to_string(holder)
+        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    let (run, boot) = (holder.run_id.as_str(), &holder.place.boot_id);
+    conn.prepare_cached("INSERT OR IGNORE INTO unswept VALUES (?1, ?2, ?3, ?4)")?
+        .execute([lock.as_str(), boot, run, &json])?;
+    conn.prepare_cached(
+        "DELETE FROM unswept WHERE rowid <= (SELECT max(rowid) FROM unswept) - ?1",
+    )?
+    .execute([UNSWEPT])?;
+    Ok(())
+}
+
+/// The runs under `lock` that were taken over from elsewhere and may have left something that can be seen from `here`.
+pub fn unswept(conn: &Connection, lock: &LockName, here: &Place) -> Result<Vec<Holder>> {
+    let mut statement =
+        conn.prepare_cached("SELECT holder FROM unswept WHERE name = ?1 AND boot_id = ?2")?;
+    let found = statement.query_map([lock.as_str(), &here.boot_id], |row| {
+        from_json::<Holder>(row, "holder")
+    })?;
+    let seen_from_here = |holder: &Result<Holder>| {
+        holder
+            .as_ref()
+            .map_or(true, |holder| here.same_pids(&holder.place))
+    };
+    found.filter(seen_from_here).collect()
+}
+
+/// Nothing is left of it there.
+pub fn swept(conn: &Connection, run: &RunId) -> Result<()> {
+    conn.prepare_cached("DELETE FROM unswept WHERE run_id = ?1")?
+        .execute([run.as_str()])?;
+    Ok(())
+}
+
 /// What was seen of `lock` from a place with our clock.
 pub fn sighting(conn: &Connection, lock: &LockName, here: &Place) -> Result<Option<Sighting>> {
     conn.prepare_cached(

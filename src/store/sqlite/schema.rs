@@ -10,7 +10,16 @@ pub const FORMAT: i64 = 1;
 /// their rows, so the format is the same.
 pub const ADD_REDACTED: &str = "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0";
 
-/// Makes the tables. `id` is what everything is ordered by: rows come in the order of their tokens.
+/// Runs that a machine was taken to have ended without anybody having looked there: its next start does.
+/// Comes to older stores at their first run, as the column above.
+pub const UNSWEPT: &str = "CREATE TABLE IF NOT EXISTS unswept (
+    name    TEXT NOT NULL,           -- lock
+    boot_id TEXT NOT NULL,           -- the machine's
+    run_id  TEXT NOT NULL UNIQUE,
+    holder  TEXT NOT NULL            -- JSON
+)";
+
+/// Makes the tables, [`UNSWEPT`] apart. `id` is what everything is ordered by: rows come in the order of their tokens.
 /// `runs_by_job` covers what reports ask of every row; tails are apart so that scans don't read them.
 pub const TABLES: &str = "
 CREATE TABLE meta (

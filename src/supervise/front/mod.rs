@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
+use super::ANSWER;
 use super::cgroup::JobCgroup;
 use super::messages::{
     Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received,
@@ -25,14 +26,12 @@ use crate::clock::Boot;
 use crate::exit;
 use crate::name::Token;
 use crate::output;
-use crate::plan::RunPlan;
-use crate::store::ProcessId;
+use crate::plan::{RunPlan, Wait};
 use crate::store::record::RunRecord;
+use crate::store::{ProcessId, remote};
 
 pub use start::run;
 
-/// How long the store may take for an answer, over the time that the user waits for the lock.
-const ANSWER: Duration = Duration::from_secs(30);
 /// How soon front looks again at what it must end by itself.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -118,7 +117,8 @@ impl Front<'_> {
         if !self.finished && self.give_up.is_some_and(|at| Boot::now() >= at) {
             let pid = self.keeper_pid.as_raw_nonzero();
             Self::error(&format!(
-                "the store does not answer: the end of this run is not recorded yet; pid {pid} goes on trying"
+                "{}; the end of this run is not recorded yet; pid {pid} goes on trying",
+                self.silence()
             ));
             self.finished = true;
         }
@@ -142,14 +142,28 @@ impl Front<'_> {
             );
         }
         if self.give_up.is_some_and(|at| Boot::now() >= at) {
-            Self::error(
-                "the store does not answer: the job was not started; is its file system mounted and alive?",
-            );
+            if self.plan.wait == Wait::Forever {
+                Self::error(&format!("{}; it is waited for", self.silence()));
+                self.give_up = None;
+                return None;
+            }
+            Self::error(&format!("{}; the job was not started", self.silence()));
             // It may hang in the kernel: it is not waited for.
             let _ = rustix::process::kill_process(self.keeper_pid, rustix::process::Signal::KILL);
             return Some(exit::STORE_UNUSABLE);
         }
         None
+    }
+
+    /// That the store does not answer, and which mount it is.
+    fn silence(&self) -> String {
+        remote::on_the_way(&self.plan.store.database()).map_or_else(
+            || {
+                "the store does not answer: is its disk in order, see the kernel's log (dmesg)?"
+                    .into()
+            },
+            |mount| remote::silent(&mount),
+        )
     }
 
     fn exit_code(&self, ended: &Ended) -> u8 {
@@ -332,7 +346,11 @@ impl Front<'_> {
         self.give_up = Some(Boot::now() + ANSWER);
     }
 
-    fn say(&self, word: &Word) {
+    fn say(&mut self, word: &Word) {
+        if self.plan.wait == Wait::Forever && self.token.is_none() {
+            // whoever speaks does not hang
+            self.give_up = None;
+        }
         let wanted = match word.level {
             Level::Error => true,
             Level::Person => {

@@ -5,12 +5,12 @@ use std::io;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use super::{ANSWER, Front};
+use super::Front;
 use crate::clock::Boot;
 use crate::store::Recorded;
 use crate::supervise::cgroup::JobCgroup;
 use crate::supervise::messages::{Cause, Ended, FrontToKeeper, Status};
-use crate::supervise::{fork, keeper, process, tree};
+use crate::supervise::{ANSWER, fork, keeper, process, tree};
 
 impl Front<'_> {
     pub(super) fn reap(&mut self) {

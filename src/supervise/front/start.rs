@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
-use super::{ANSWER, Front};
+use super::Front;
 use crate::clock::Boot;
 use crate::plan::{RunPlan, Wait};
 use crate::store::record::RunRecord;
@@ -16,7 +16,7 @@ use crate::supervise::pump::{Pump, Streams};
 use crate::supervise::signals::Signals;
 use crate::supervise::tail::TailFile;
 use crate::supervise::timer::Alarm;
-use crate::supervise::{fork, give_up_streams, guard, keeper, origin, process};
+use crate::supervise::{ANSWER, fork, give_up_streams, guard, keeper, origin, process};
 
 /// Runs `plan` from the first fork to the exit code. Where the job died of a terminal's INT or QUIT, it does not return:
 /// front dies of it too.
@@ -94,7 +94,7 @@ pub fn run(plan: &RunPlan) -> io::Result<u8> {
         guard_reaped: false,
         dismissed: false,
         keeper_gone: false,
-        give_up: answer_by(plan),
+        give_up: Some(answer_by(plan)),
     };
     Ok(front.until_the_end())
 }
@@ -165,11 +165,11 @@ fn fork_keeper(
     Ok((fronts.ok_or(io::ErrorKind::Other)?, tail, pid))
 }
 
-fn answer_by(plan: &RunPlan) -> Option<Boot> {
+fn answer_by(plan: &RunPlan) -> Boot {
     match plan.wait {
-        Wait::No => Some(Boot::now() + ANSWER),
-        Wait::For(time) => Some(Boot::now() + time + ANSWER),
-        Wait::Forever => None,
+        Wait::For(time) => Boot::now() + time + ANSWER,
+        // who waits for ever is only told then
+        Wait::No | Wait::Forever => Boot::now() + ANSWER,
     }
 }
 

@@ -142,8 +142,13 @@ impl Keeper<'_> {
                 return false;
             }
         };
+        // a file server's lease is not for us to choose
+        let ttl = match grant.expiry() {
+            Expiry::After { ttl, .. } => ttl,
+            Expiry::Never => self.plan.ttl.unwrap_or(Timing::DEFAULT),
+        };
         let holding = Holding {
-            timing: Timing::of(self.plan.ttl.unwrap_or(Timing::DEFAULT)),
+            timing: Timing::of(ttl),
             keeper: self,
             grant,
             alarm,
