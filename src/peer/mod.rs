@@ -112,14 +112,16 @@ pub fn play(
     if aside::is_aside() {
         let _ = set_parent_process_death_signal(Some(Signal::TERM));
     }
-    let mut last = String::new();
+    let (mut last, mut ended) = (String::new(), false);
     play_on(url, folder, store, wait, &mut |step| {
         aside::sign_of_life();
         if last != step {
             step.clone_into(&mut last);
             begins(step);
         }
-        ends.next().is_none()
+        // also for those who ask again
+        ended |= ends.next().is_some();
+        !ended
     })
 }
 
