@@ -77,21 +77,24 @@ pub(super) fn versions(both: &Both) -> Finding {
 pub(super) fn store(both: &Both) -> Finding {
     const WHAT: &str = "one store";
     let (us, them) = called(both);
-    match (&both.here.store, &both.there.store) {
-        (Ok(here), Ok(there)) if here == there => {
-            finding(Level::Ok, WHAT, format!("id {here} on both"))
+    let sides = [(&us, &both.here), (&them, &both.there)];
+    for (who, side) in sides {
+        if let Some(why) = &side.store_error {
+            return finding(Level::Bad, WHAT, format!("on {who}: {why}"));
         }
-        (Ok(here), Ok(there)) => finding(
-            Level::Bad,
-            WHAT,
-            format!(
-                "{us} has the store {here}, {them} has {there}: they are two, and their locks have nothing to do with each other; \
-                 name the same file, and pin it with store-id in both jobs files"
-            ),
-        ),
-        (Err(why), Ok(_)) => finding(Level::Bad, WHAT, format!("on {us}: {why}")),
-        (_, Err(why)) => finding(Level::Bad, WHAT, format!("on {them}: {why}")),
     }
+    let [here, there] = sides.map(|(_, side)| side.store_id.as_deref().unwrap_or("unknown"));
+    if here == there {
+        return finding(Level::Ok, WHAT, format!("id {here} on both"));
+    }
+    finding(
+        Level::Bad,
+        WHAT,
+        format!(
+            "{us} has the store {here}, {them} has {there}: they are two, and their locks have nothing to do with each other; \
+             name the same file, and pin it with store-id in both jobs files"
+        ),
+    )
 }
 
 /// Options that say where a client is, not how it mounts.
