@@ -130,8 +130,10 @@ complete -c joblock -n "__fish_joblock_using_subcommand check" -l store -d 'Wher
 complete -c joblock -n "__fish_joblock_using_subcommand check" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
 complete -c joblock -n "__fish_joblock_using_subcommand check" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c joblock -n "__fish_joblock_using_subcommand doctor" -s w -l wait -d 'With --peer: wait so long for the other one [default: 2m]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l store -d 'Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY, with ?server-lease=DURATION if need be' -r
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l config -d 'The jobs file [default: $JOBLOCK_CONFIG, else /etc/joblock/joblock.toml]' -r -F
+complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l peer -d 'Meet a doctor on another machine in the store, and prove that the locks of one are seen by the other'
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c joblock -n "__fish_joblock_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c joblock -n "__fish_joblock_using_subcommand prune" -l keep -d 'Keep what ended within this time, given with its unit [default: keep in the jobs file]. Jobs that the jobs file keeps for ever must be named' -r

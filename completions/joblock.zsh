@@ -199,8 +199,11 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (doctor)
 _arguments "${_arguments_options[@]}" : \
+'-w+[With --peer\: wait so long for the other one \[default\: 2m\]]:DURATION:_default' \
+'--wait=[With --peer\: wait so long for the other one \[default\: 2m\]]:DURATION:_default' \
 '--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
+'--peer[Meet a doctor on another machine in the store, and prove that the locks of one are seen by the other]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \

@@ -437,8 +437,27 @@ pub struct CheckArgs {
 
 /// `joblock doctor`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example: joblock doctor --store sqlite:/srv/nfs/joblock.db")]
+#[command(after_help = "\
+--peer is for two machines that share a store. Start it on both within two minutes. Each holds locks of its own
+in a folder beside the store and looks whether the other one is refused them: at once, after they were closed and
+opened again, after seconds, and while only a child process has them; how long a lock takes to be free once its
+holder was killed; whether data and SQLite transactions of the one reach the other. Clocks, host names, mounts and
+versions of both are compared. It takes about 20 seconds, touches nothing that a run looks at, and removes
+what it made. Both print the same, each as seen from its side.
+
+Exit code: 0 all is well, or could be better; 69 something is bad, the other side did not come, or a mount does
+not answer.
+
+Examples:
+  joblock doctor --store sqlite:/srv/nfs/joblock.db
+  joblock doctor --peer            (on blue, and at the same time on green)")]
 pub struct DoctorArgs {
+    /// Meet a doctor on another machine in the store, and prove that the locks of one are seen by the other
+    #[arg(long)]
+    pub peer: bool,
+    /// With --peer: wait so long for the other one [default: 2m]
+    #[arg(short, long, value_name = "DURATION", value_parser = duration::finite, requires = "peer")]
+    pub wait: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

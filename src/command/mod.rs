@@ -14,6 +14,7 @@ pub mod reading;
 pub mod rerun;
 pub mod run;
 pub mod show;
+mod silent;
 pub mod status;
 pub mod stop;
 pub mod unlock;

@@ -150,6 +150,7 @@ fn is_part(entry: &str, name: Option<&str>) -> bool {
             .extension()
             .is_some_and(|e| e == "lock" || e == "waiting")
             || entry == "spool"
+            || entry == "peer"
             || is_part(entry, Some("history.db"));
     };
     entry

@@ -14,7 +14,7 @@ use super::spool::Spool;
 use super::{Observed, Place, StoreError};
 
 /// Heartbeats may be late by so much more than a lease before people are told.
-const GRACE: Duration = Duration::from_secs(15);
+pub const GRACE: Duration = Duration::from_secs(15);
 
 /// Gives rows without an end the one that waits in the spool, marks those as abandoned whose grant is gone, and
 /// then keeps what `query` asks for. `again` reads a row once more: it may have ended while we looked at its lock.

@@ -50,6 +50,8 @@ fn is_local_kind(found: &StatFs) -> bool {
 pub struct Mount {
     /// Where.
     pub point: PathBuf,
+    /// What is mounted: a device, or a server and its export.
+    pub source: String,
     /// The file system's kind: `ext4`, `nfs4`, `fuse.bindfs`, …
     pub kind: String,
     /// Options of the mount and of its file system, separated by commas; special characters in their values are escaped.
@@ -113,8 +115,10 @@ fn parse(line: &str) -> Option<Mount> {
     let options = left.next()?;
     let mut right = right.split(' ');
     let kind = right.next()?.to_owned();
-    let super_options = right.nth(1).unwrap_or_default();
+    let source = unescape(right.next()?);
+    let super_options = right.next().unwrap_or_default();
     Some(Mount {
+        source,
         point: PathBuf::from(point),
         kind,
         options: format!("{options},{super_options}"),
@@ -153,7 +157,10 @@ mod tests {
         assert_eq!(kind("/mnt/other").as_deref(), Some("xfs"));
         assert_eq!(kind("/mntx").as_deref(), Some("ext4"));
         let nfs = find(TABLE, Path::new("/mnt/a b/c")).expect("a mount");
-        assert_eq!(nfs.kind, "nfs4");
+        assert_eq!(
+            (nfs.kind.as_str(), nfs.source.as_str()),
+            ("nfs4", "srv:/data")
+        );
         assert!(nfs.has("local_lock=none") && nfs.has("nosuid") && !nfs.has("nolock"));
         assert_eq!(
             (nfs.value("vers"), nfs.value("nosuid")),
@@ -166,6 +173,7 @@ mod tests {
         let of = |kind: &str, options: &str| {
             let mount = Mount {
                 point: "/m".into(),
+                source: "srv:/data".into(),
                 kind: kind.into(),
                 options: options.into(),
                 root: "/".into(),
