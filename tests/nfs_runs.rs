@@ -7,6 +7,7 @@ mod common;
 
 mod nfs {
     pub mod contention;
+    pub mod journal;
     pub mod lab;
     pub mod measured;
     pub mod server;
@@ -92,6 +93,13 @@ fn starts_on_two_machines_never_overlap_with_a_shared_database() {
         ],
         "v4.2",
     );
+}
+
+#[test]
+fn a_database_on_nfs_never_has_a_write_ahead_log() {
+    for mount in if full() { &[V4, V3][..] } else { &[V4] } {
+        nfs::journal::is_never_a_write_ahead_log(mount);
+    }
 }
 
 /// In `make check`, the first alone.

@@ -193,7 +193,7 @@ pub fn becomes_read_only(kind: Kind, mount: &str) {
         stage.witness.lives("sync", 1, "blue");
         stage.witness.let_end("sync", 1);
         let told = blue.finish().expect(0);
-        assert!(told.out().contains("could not be recorded"), "{told}");
+        assert!(told.out().contains("could NOT be recorded"), "{told}");
     } else {
         blue.finish().expect(LOST);
     }
@@ -224,7 +224,7 @@ pub fn is_full(kind: Kind, mount: &str) {
     assert!(stage.witness.run("sync", 1).expect("it").accepted > before);
     stage.witness.let_end("sync", 1);
     let told = blue.finish().expect(0);
-    assert!(told.out().contains("could not be recorded"), "{told}");
+    assert!(told.out().contains("could NOT be recorded"), "{told}");
     lab.x("srv", "rm /export/fill && sync /export").expect(0);
     another_follows(&stage);
     lab.give_back();
