@@ -14,9 +14,7 @@ mod nfs {
     pub mod stage;
     pub mod witness;
 }
-#[path = "common/evidence.rs"]
-mod evidence;
-
+use common::evidence::Record;
 use nfs::contention::contend;
 use nfs::lab::full;
 use nfs::server::{
@@ -33,7 +31,7 @@ fn runs() -> u64 {
 }
 
 fn never_overlap(kind: Kind, all: &[(&'static str, [&str; 2])], short: &str) {
-    let mut record = evidence::Record::new(
+    let mut record = Record::new(
         if kind == Lockfile {
             "nfs_lockfile"
         } else {
@@ -115,7 +113,7 @@ fn each(cases: &[(Kind, &'static str)], test: impl Fn(Kind, &'static str)) {
 fn a_server_that_loses_its_power_gives_nobody_the_lock_that_another_has() {
     let all = [(Lockfile, V3), (Lockfile, V4), (Sqlite, V3), (Sqlite, V4)];
     each(&all, |kind, mount| {
-        restarts(kind, mount, Restart::PowerLoss)
+        restarts(kind, mount, Restart::PowerLoss);
     });
 }
 
@@ -135,7 +133,7 @@ fn a_server_that_forgets_its_locks_lets_nobody_run_beside_a_holder_that_lives() 
 // shows: read-only lockfile, shared
 #[test]
 fn on_an_export_that_became_read_only_nothing_starts() {
-    let all = [(Lockfile, V3), (Sqlite, V4), (Lockfile, V4), (Sqlite, V3)];
+    let all = [(Lockfile, V4), (Sqlite, V4), (Lockfile, V3), (Sqlite, V3)];
     each(&all, becomes_read_only);
 }
 
