@@ -17,7 +17,7 @@ use crate::redact::{self, Pattern};
 use crate::store::record::{Outcome, Trigger};
 use crate::when::When;
 
-pub use values::{REASON_LIMIT, Target, reason, signal, signal_name, tag};
+pub use values::{REASON_LIMIT, Target, reason, signal, signal_name, tag, unsafe_reason};
 
 /// Runs a command under an exclusive lock and records what came of it.
 ///
@@ -46,7 +46,7 @@ pub struct Cli {
 /// Options that every command has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {
-    /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY
+    /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY, with ?server-lease=DURATION if need be
     #[arg(
         long,
         value_name = "URL",
@@ -227,6 +227,10 @@ pub struct StartArgs {
     /// As a container's PID 1: accept a store that no other container can see
     #[arg(long, help_heading = "The lock")]
     pub private_store: bool,
+    /// Start although the store's mount lies (its locks don't reach other machines, for example); REASON and what was
+    /// accepted stand in the history
+    #[arg(long, value_name = "REASON", value_parser = unsafe_reason, help_heading = "The lock")]
+    pub accept_unsafe_mount: Option<String>,
 
     /// End the job when it takes longer; 0 is no limit
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The job")]
@@ -347,6 +351,8 @@ pub struct LogsArgs {
 #[command(
     override_usage = "joblock rerun [OPTIONS] JOB|RUN",
     after_help = "\
+Exit code: as of joblock run.
+
 Example: joblock rerun person-sync --reason \"duplicates in the list of people\""
 )]
 pub struct RerunArgs {
@@ -431,8 +437,27 @@ pub struct CheckArgs {
 
 /// `joblock doctor`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example: joblock doctor --store sqlite:/srv/nfs/joblock.db")]
+#[command(after_help = "\
+--peer is for two machines that share a store. Start it on both within two minutes. Each holds locks of its own
+in a folder beside the store and looks whether the other one is refused them: at once, after they were closed and
+opened again, after seconds, and while only a child process has them; how long a lock takes to be free once its
+holder was killed; whether data and SQLite transactions of the one reach the other. Clocks, host names, mounts and
+versions of both are compared. It takes about 20 seconds, touches nothing that a run looks at, and removes
+what it made. Both print the same, each as seen from its side.
+
+Exit code: 0 all is well, or could be better; 69 something is bad, the other side did not come, or a mount does
+not answer.
+
+Examples:
+  joblock doctor --store sqlite:/srv/nfs/joblock.db
+  joblock doctor --peer            (on blue, and at the same time on green)")]
 pub struct DoctorArgs {
+    /// Meet a doctor on another machine in the store, and prove that the locks of one are seen by the other
+    #[arg(long)]
+    pub peer: bool,
+    /// With --peer: wait so long for the other one [default: 2m]
+    #[arg(short, long, value_name = "DURATION", value_parser = duration::finite, requires = "peer")]
+    pub wait: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -456,7 +481,8 @@ pub struct PruneArgs {
     /// Only these jobs [default: all that have a history]
     #[arg(value_name = "JOB")]
     pub jobs: Vec<JobName>,
-    /// Keep what ended within this time [default: keep in the jobs file]
+    /// Keep what ended within this time, given with its unit [default: keep in the jobs file]. Jobs that the jobs file
+    /// keeps for ever must be named
     #[arg(long, value_name = "DURATION", value_parser = duration::keep)]
     pub keep: Option<Span>,
     /// Count ages by this machine's clock, even if nothing on record shows that it is right

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod look;
 pub mod name;
 pub mod output;
+pub mod peer;
 pub mod plan;
 pub mod redact;
 pub mod schedule;

@@ -55,9 +55,14 @@ fn meant(args: &InitArgs, global: &Global) -> anyhow::Result<StoreUrl> {
 
 fn shared(url: StoreUrl, wanted: bool) -> anyhow::Result<StoreUrl> {
     match url {
-        StoreUrl::Sqlite { path, shared } => Ok(StoreUrl::Sqlite {
+        StoreUrl::Sqlite {
+            path,
+            shared,
+            server_lease,
+        } => Ok(StoreUrl::Sqlite {
             path,
             shared: shared || wanted,
+            server_lease,
         }),
         StoreUrl::Lockfile { .. } if wanted => {
             bail!(

@@ -22,6 +22,9 @@ pub fn run(args: &PruneArgs, global: &Global) -> anyhow::Result<u8> {
     let reading = Reading::open_to_request(global)?;
     let jobs = wanted(args, &reading)?;
     let keep = |job: &JobName| args.keep.or_else(|| reading.keep(job));
+    if !args.dry_run && args.jobs.is_empty() {
+        refuse_what_is_kept_for_ever(args, &reading, &jobs)?;
+    }
     if !jobs.is_empty() && jobs.iter().all(|job| keep(job).is_none()) {
         bail!(
             "nothing says how long to keep: give --keep DURATION, or set keep = \"90d\" at the top of the jobs file"
@@ -46,6 +49,23 @@ pub fn run(args: &PruneArgs, global: &Global) -> anyhow::Result<u8> {
         say(note);
     }
     Ok(exit::OK)
+}
+
+/// `--keep` goes before the jobs file's, but what that keeps for ever has to be named: no history comes back.
+fn refuse_what_is_kept_for_ever(
+    args: &PruneArgs,
+    reading: &Reading,
+    jobs: &[JobName],
+) -> anyhow::Result<()> {
+    let for_ever = |job: &&JobName| reading.keep(job) == Some(Span::Forever);
+    let kept: Vec<&str> = jobs.iter().filter(for_ever).map(JobName::as_str).collect();
+    if args.keep.is_some_and(|keep| keep != Span::Forever) && !kept.is_empty() {
+        bail!(
+            "the jobs file keeps {} for ever: leave --keep out, or name the jobs to prune",
+            kept.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn wanted(args: &PruneArgs, reading: &Reading) -> anyhow::Result<Vec<JobName>> {

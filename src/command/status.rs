@@ -65,6 +65,7 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
             .as_ref()
             .and_then(|seen| silent::to_free(reading, seen)),
         seen,
+        waiting: look.waiting(&name)?,
         lock: name.into(),
         last: look.last_run(job)?,
         last_success: look.last_success(job)?,

@@ -5,6 +5,10 @@ use serde::Serialize;
 use super::Page;
 use super::json::{StoreJson, kind};
 use super::table::{Tone, Words, paint, table};
+use super::text::visible;
+use crate::peer::Outcome;
+use crate::peer::side::Side;
+use crate::peer::verdict::{Measured, measured};
 use crate::store::{About, Finding, Level};
 
 /// The worst of the findings; all is well where nothing was found.
@@ -39,8 +43,8 @@ fn verdict(findings: &[Finding]) -> String {
     }
 }
 
-/// As a list with the verdict below.
-pub fn text(page: &Page, about: Option<&About>, findings: &[Finding]) -> String {
+/// As a list with the verdict below; `repeat`: and with what is not well once more, for who reads the end of a long list.
+pub fn text(page: &Page, about: Option<&About>, findings: &[Finding], repeat: bool) -> String {
     let mut out = String::new();
     if let Some(about) = about {
         out.push_str(&store_line(about));
@@ -60,6 +64,11 @@ pub fn text(page: &Page, about: Option<&About>, findings: &[Finding]) -> String 
     ));
     out.push_str(&paint(page, tone(worst(findings)), &verdict(findings)));
     out.push('\n');
+    for finding in findings.iter().filter(|f| repeat && f.level > Level::Ok) {
+        let line = format!("- {}: {}", finding.what, finding.detail);
+        out.push_str(&visible(&line));
+        out.push('\n');
+    }
     out
 }
 
@@ -81,15 +90,49 @@ pub struct DoctorJson<'a> {
     store: Option<StoreJson<'a>>,
     verdict: Level,
     findings: &'a [Finding],
+    peer: Option<PeerJson<'a>>,
+}
+
+/// What `--peer` adds.
+#[derive(Debug, Serialize)]
+struct PeerJson<'a> {
+    came: bool,
+    here: Option<&'a Side>,
+    there: Option<&'a Side>,
+    measured: Option<Measured>,
+}
+
+impl<'a> From<&'a Outcome> for PeerJson<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        let both = match outcome {
+            Outcome::Through(both) => Some(both),
+            _ => None,
+        };
+        let there = match outcome {
+            Outcome::Broken { there, .. } => there.as_deref(),
+            _ => both.map(|both| &both.there),
+        };
+        PeerJson {
+            came: there.is_some() || matches!(outcome, Outcome::Foreign(_)),
+            here: both.map(|both| &both.here),
+            there,
+            measured: both.map(|both| measured(both)),
+        }
+    }
 }
 
 impl<'a> DoctorJson<'a> {
     /// Of these findings.
-    pub fn new(about: Option<&'a About>, findings: &'a [Finding]) -> Self {
+    pub fn new(
+        about: Option<&'a About>,
+        findings: &'a [Finding],
+        outcome: Option<&'a Outcome>,
+    ) -> Self {
         DoctorJson {
             store: about.map(StoreJson::from),
             verdict: worst(findings),
             findings,
+            peer: outcome.map(PeerJson::from),
         }
     }
 }
@@ -115,7 +158,7 @@ mod tests {
     fn the_worst_decides(#[case] levels: &[Level], #[case] expected: Level, #[case] said: &str) {
         let findings: Vec<_> = levels.iter().copied().map(finding).collect();
         assert_eq!(worst(&findings), expected);
-        assert!(text(&page(None), None, &findings).ends_with(&format!("{said}\n")));
+        assert!(text(&page(None), None, &findings, false).ends_with(&format!("{said}\n")));
     }
 
     #[test]
@@ -127,7 +170,7 @@ mod tests {
             format: 1,
             file_system: "nfs4".into(),
         };
-        let text = text(&page(None), Some(&about), &[finding(Level::Ok)]);
+        let text = text(&page(None), Some(&about), &[finding(Level::Ok)], true);
         assert!(
             text.starts_with("store sqlite:/j.db (shared, nfs4, id 0d9f, format 1)\n"),
             "{text}"

@@ -287,6 +287,12 @@ fn assemble(
             Some(false) | None => Leftovers::End,
         },
         trigger,
+        accept_unsafe_mount: entry.pick(
+            &mut from.accept_unsafe_mount,
+            start.accept_unsafe_mount.clone(),
+            "--accept-unsafe-mount",
+            |j| j.accept_unsafe_mount.as_ref(),
+        ),
         reason: entry.pick(&mut from.reason, start.reason.clone(), "--reason", |j| {
             j.reason.as_ref()
         }),

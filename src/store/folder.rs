@@ -52,7 +52,7 @@ pub fn prepare(url: &StoreUrl, group: Option<&Group>) -> Result<Vec<String>, Sto
             path.parent().unwrap_or(Path::new("/")),
             path.file_name().map(OsStr::to_string_lossy),
         ),
-        StoreUrl::Lockfile { directory } => (directory.as_path(), None),
+        StoreUrl::Lockfile { directory, .. } => (directory.as_path(), None),
     };
     let broken = |error: io::Error| {
         StoreError::Unusable(format!("{} can't be made ready: {error}", folder.display()))
@@ -150,6 +150,7 @@ fn is_part(entry: &str, name: Option<&str>) -> bool {
             .extension()
             .is_some_and(|e| e == "lock" || e == "waiting")
             || entry == "spool"
+            || entry == "peer"
             || is_part(entry, Some("history.db"));
     };
     entry

@@ -8,8 +8,8 @@
 //! *lost*. Whoever locks the new file learns from the history that its tokens go on further, and waits
 //! a lease of 45 s before it believes the old holder gone.
 //!
-//! Not guaranteed: anything where the mount's locks don't reach the other machine. NFS mounts that say so are
-//! refused; FUSE mounts can't be told apart.
+//! Not guaranteed: anything where the mount's locks don't reach the other machine. What can be known of that is looked
+//! at before a start, see `mount::lies`.
 
 pub mod attempt;
 pub mod file;
@@ -30,6 +30,8 @@ use crate::clock::{Boot, Wall};
 use crate::lease::file_taker;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
+use crate::store::mount::lease::{self, ServerLease};
+use crate::store::mount::lies;
 use crate::store::probe as store_probe;
 use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
@@ -58,7 +60,7 @@ struct Inner {
     folder: PathBuf,
     local: bool,
     /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
-    server_lease: Option<Duration>,
+    server_lease: Option<ServerLease>,
     uuid: String,
     here: Place,
     spool: Spool,
@@ -74,7 +76,11 @@ fn parts(folder: &Path) -> Vec<PathBuf> {
 
 impl LockfileStore {
     /// Opens the store in `folder`, see [`super::open`].
-    pub fn open(folder: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+    pub fn open(
+        folder: &Path,
+        server_lease: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => trouble::no_folder(folder),
             _ => trouble::from_io(folder, &error),
@@ -92,14 +98,16 @@ impl LockfileStore {
         if purpose != Purpose::Read {
             trust::refuse_for_root(&folder, &parts(&folder))?;
         }
-        let mut server_lease = None;
         let local = mount::is_local_at(&folder).map_err(broken)?;
-        if !local {
-            let mount = mount::of(&folder);
-            if let Some(lie) = mount.as_ref().and_then(|m| m.lie("flock")) {
-                return Err(trouble::unusable(&folder, &lie));
-            }
-            server_lease = mount.and_then(|m| m.server_lease());
+        let server_lease = if local {
+            None
+        } else {
+            lease::behind(&folder, server_lease)
+        };
+        if let Some(lease) = server_lease.filter(|lease| lease.length < Timing::MIN)
+            && purpose == Purpose::Run
+        {
+            return Err(trouble::unusable(&folder, &lease.too_short()));
         }
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
@@ -155,14 +163,23 @@ impl Inner {
         self.folder.join(format!("{lock}.lock"))
     }
 
+    fn queue_path(&self, lock: &LockName) -> PathBuf {
+        self.folder.join(format!("{lock}.waiting"))
+    }
+
     fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
         let path = self.lock_path(lock);
         LockFile::open_or_create(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
+    /// The file server's lease, where it has one.
+    fn lease(&self) -> Option<Duration> {
+        self.server_lease.map(|lease| lease.length)
+    }
+
     /// The lease's arithmetic, where there is one.
     fn timing(&self) -> Timing {
-        Timing::of(self.server_lease.unwrap_or(Timing::DEFAULT))
+        Timing::of(self.lease().unwrap_or(Timing::DEFAULT))
     }
 
     fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {
@@ -193,7 +210,7 @@ impl Inner {
         let known = self.known(lock, slot)?;
         let mut observed = Observed {
             token: known.token(),
-            ttl: self.server_lease,
+            ttl: self.lease(),
             ..Observed::nobody()
         };
         if let Some(row) = known.later_row() {
@@ -235,8 +252,13 @@ impl Locks for LockfileStore {
         lock: &LockName,
         limit: Option<u32>,
     ) -> Result<Result<Queued, u32>, StoreError> {
-        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        let path = self.inner.queue_path(lock);
         queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        let path = self.inner.queue_path(lock);
+        queue::length(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
@@ -274,7 +296,8 @@ impl Locks for LockfileStore {
     fn probe(&self) -> Vec<Finding> {
         let inner = &self.inner;
         let mut findings = probe::locks(&inner.folder, true);
-        findings.push(store_probe::file_system(&inner.folder, &["flock", "posix"]));
+        findings.extend(store_probe::file_system(&inner.folder, lies::LOCKFILE));
+        findings.extend(inner.server_lease.as_ref().map(store_probe::server_lease));
         findings.push(store_probe::room(&inner.folder));
         findings.extend(
             [inner.folder.clone(), inner.folder.join("history.db")]

@@ -199,10 +199,15 @@ fn read_raw(file: impl AsFd, offset: u64, block: &mut [u8]) -> io::Result<()> {
 
 /// Reads a block. One that is torn is read again a few times: its writer may be at it.
 pub fn read<T: DeserializeOwned>(file: &File, place: Place) -> io::Result<Block<T>> {
+    read_at(file, place.offset())
+}
+
+/// As [`read`], for another file of such blocks.
+pub fn read_at<T: DeserializeOwned>(file: &File, offset: u64) -> io::Result<Block<T>> {
     with_aligned(|block| {
         let mut tries = 0;
         loop {
-            read_raw(file, place.offset(), block)?;
+            read_raw(file, offset, block)?;
             let found = decode(block);
             if !matches!(found, Block::Torn) || tries == 5 {
                 return Ok(found);
@@ -220,11 +225,20 @@ pub fn touch(fd: impl AsFd) -> io::Result<()> {
 
 /// Writes a block; `durable`: and waits until it is on the disk, or on the server.
 pub fn write<T: Serialize>(file: &File, place: Place, value: &T, durable: bool) -> io::Result<()> {
+    write_at(file, place.offset(), value, durable)
+}
+
+/// As [`write()`], for another file of such blocks.
+pub fn write_at<T: Serialize>(
+    file: &File,
+    offset: u64,
+    value: &T,
+    durable: bool,
+) -> io::Result<()> {
     with_aligned(|block| {
         encode(value, block)?;
         // one call: readers then see the old block or the new one on every file system that locks the page or the inode
-        let written =
-            rustix::io::retry_on_intr(|| rustix::io::pwrite(file, block, place.offset()))?;
+        let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(file, block, offset))?;
         if written != block.len() {
             return Err(io::Error::new(
                 io::ErrorKind::WriteZero,

@@ -65,7 +65,7 @@ pub fn run(plan: &RunPlan, record: RunRecord, mut holder: Holder, sides: Sides) 
     holder.nfs = NfsClient::of(&plan.store.database());
     let tree = Tree::new(holder.place.clone());
     let Sides { front, guard, tail } = sides;
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         plan,
         record,
         holder,
