@@ -139,8 +139,8 @@ wait
 "#;
 
 /// They end on their own, with 69 and a word about which mount it is; what hangs is left behind, and gone when the mount is back.
-fn nothing_hangs_on_a_dead_mount(lab: &Lab, name: &str) {
-    let stage = Stage::of(Kind::Lockfile, lab, name);
+fn nothing_hangs_on_a_dead_mount(lab: &Lab, kind: Kind, name: &str) {
+    let stage = Stage::of(kind, lab, name);
     let line = format!("/host/joblock run {} sync -- echo output", stage.store);
     lab.x("blue", &line).expect(0);
     lab.verb("part", "blue");
@@ -183,13 +183,13 @@ fn nothing_hangs_on_a_dead_mount(lab: &Lab, name: &str) {
     lab.x("blue", &line).expect(0);
 }
 
-// shows: mount-hangs lockfile
+// shows: mount-that-hangs lockfile
 #[test]
 fn on_a_mount_that_does_not_answer_every_command_ends_in_time_and_names_it() {
     let Some(lab) = lab::borrow(V4) else {
         return;
     };
-    nothing_hangs_on_a_dead_mount(&lab, "hangs");
+    nothing_hangs_on_a_dead_mount(&lab, Kind::Lockfile, "hangs");
     lab.give_back();
 }
 
@@ -212,6 +212,7 @@ fn told(stage: &Stage, verb: &str) -> (i32, String) {
 }
 
 /// What the other machine says of it, which is followed to the letter; then the next start runs.
+/// The short form only sees the kernel's lock become free: the next start watches for a lease whether the old holder has heartbeats.
 fn freed_as_told(lab: &Lab, kind: Kind, name: &str) {
     let stage = powered_off(lab, kind, name);
     stage.run("green", "-n", "sync").finish().expect(HELD);
@@ -236,7 +237,17 @@ fn freed_as_told(lab: &Lab, kind: Kind, name: &str) {
         .and_then(|rest| rest.split(" (").next());
     stage.run("green", "-n", "sync").finish().expect(HELD);
     let freed = Instant::now();
+    let free = format!("flock -n {}/{name}/sync.lock true", lab::MOUNT);
+    if kind == Kind::Lockfile {
+        lab.x("green", &free).expect(1);
+    }
     lab.x("srv", command.expect("a command")).expect(0);
+    if !lab::full() {
+        lab.x("green", &free).expect(0);
+        lab.x("green", "date -s '-10 minutes'").expect(0);
+        lab.verb("boot", "blue");
+        return;
+    }
     let green = stage.run("green", "-w forever", "sync");
     let next = stage.witness.lives("sync", 2, "green");
     took(
@@ -458,6 +469,8 @@ fn a_lock_that_the_server_gave_away_is_noticed_at_the_next_heartbeat() {
         };
         let stage = Stage::of(Kind::Lockfile, &lab, &format!("expired-{version}"));
         let blue = stage.begin("blue", "sync", 1);
+        let leased = Stage::of(Kind::Sqlite, &lab, &format!("expired-sqlite-{version}"));
+        let goes_on = leased.begin("blue", "leased", 1);
         let expire = "for c in /proc/fs/nfsd/clients/*; do \
                       grep -q '^name:.* blue' $c/info && echo expire > $c/ctl; done";
         let expired = Instant::now();
@@ -555,7 +568,7 @@ fn a_machine_that_is_cut_off_loses_its_lock_only_after_its_job_is_dead_on_every_
     }
 }
 
-// shows: mount-hangs lockfile
+// shows: mount-that-hangs lockfile, shared
 #[test]
 fn on_a_version_3_mount_that_does_not_answer_every_command_ends_in_time_too() {
     if !lab::full() {
@@ -564,7 +577,8 @@ fn on_a_version_3_mount_that_does_not_answer_every_command_ends_in_time_too() {
     let Some(lab) = lab::borrow(V3) else {
         return;
     };
-    nothing_hangs_on_a_dead_mount(&lab, "hangs-v3");
+    nothing_hangs_on_a_dead_mount(&lab, Kind::Lockfile, "hangs-v3");
+    nothing_hangs_on_a_dead_mount(&lab, Kind::Sqlite, "hangs-sqlite-v3");
     lab.give_back();
 }
 
@@ -622,4 +636,82 @@ fn a_second_machine_of_the_same_name_is_told_apart_or_refused() {
     green.finish().expect(0);
     assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 2]);
     // the machines keep their names: they are not given back
+}
+
+/// Blue loses its power in the midst of a transaction on the history: `bytes` are what SQLite has locked then, and how many.
+fn dies_with_the_history_locked(lab: &Lab, stage: &Stage, folder: &str, bytes: &str) {
+    let hold = format!(
+        r#"perl -e 'use Fcntl; $| = 1;
+            open my $gate, "+<", "{folder}/history.gate" or die; flock $gate, LOCK_EX or die;
+            open my $db, "+<", "{folder}/history.db" or die;
+            fcntl $db, F_SETLK, pack "s s x4 q q i x4", F_WRLCK, 0, {bytes}, 0 or die;
+            open my $held, ">", "/run/held"; close $held; sleep 1000'"#
+    );
+    let line = format!("/host/joblock run {} sync -- true", stage.store);
+    lab.x("green", &line).expect(0);
+    let holder = lab.start("blue", &format!("rm -f /run/held; {hold}"));
+    wait_until("the history is locked", || {
+        lab.x("blue", "test -e /run/held").code() == 0
+    });
+    lab.verb("kill", "blue");
+    holder.process().kill(9);
+    holder.finish();
+}
+
+// shows: history-locked-by-the-dead lockfile
+#[test]
+fn a_history_that_a_dead_client_keeps_locked_holds_up_no_other_machine() {
+    if !lab::full() {
+        return;
+    }
+    let Some(lab) = lab::borrow(V3) else {
+        return;
+    };
+    let stage = Stage::of(Kind::Lockfile, &lab, "history");
+    let folder = format!("{}/history", lab::MOUNT);
+    let run = format!("/host/joblock run {} sync -- echo ran", stage.store);
+    // the byte of a writer that has not begun to commit
+    dies_with_the_history_locked(&lab, &stage, &folder, "0x40000001, 1");
+    let began = Instant::now();
+    let told = lab.x("green", &run).expect(0).out();
+    took(
+        "v3: a run while a dead client has the history",
+        began.elapsed(),
+    );
+    assert!(told.contains("ran\n"), "{told}");
+    assert!(told.contains("the end of this run waits in"), "{told}");
+    assert!(
+        told.contains("on srv: echo /export/data > /proc/fs/nfsd/unlock_filesystem"),
+        "{told}"
+    );
+    let outcomes = |stage: &Stage| -> Vec<_> {
+        let history = stage.history("sync");
+        history.into_iter().map(|a| (a.token, a.outcome)).collect()
+    };
+    let succeeded = |tokens: std::ops::RangeInclusive<u64>| -> Vec<_> {
+        tokens
+            .map(|token| (Some(token), "succeeded".to_owned()))
+            .collect()
+    };
+    assert_eq!(outcomes(&stage), succeeded(1..=2));
+    let free = "echo /export/data >/proc/fs/nfsd/unlock_filesystem";
+    lab.x("srv", free).expect(0);
+    lab.x("green", &run).expect(0);
+    assert_eq!(outcomes(&stage), succeeded(1..=3));
+    assert_eq!(lab.x("green", &format!("ls {folder}/spool")).out(), "");
+
+    // one that was about to: nobody can tell what stands in the history
+    lab.verb("boot", "blue");
+    lab.mount("blue");
+    dies_with_the_history_locked(&lab, &stage, &folder, "0x40000000, 512");
+    let told = lab.x("green", &run).expect(UNUSABLE).out();
+    assert!(
+        told.contains("on srv: echo /export/data > /proc/fs/nfsd/unlock_filesystem"),
+        "{told}"
+    );
+    lab.x("srv", free).expect(0);
+    lab.x("green", &run).expect(0);
+    assert_eq!(outcomes(&stage), succeeded(1..=5));
+    lab.verb("boot", "blue");
+    lab.give_back();
 }
