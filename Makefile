@@ -16,6 +16,7 @@ format:
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null # else make fuzz stops at its lock file
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

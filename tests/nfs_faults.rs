@@ -457,7 +457,7 @@ fn a_machine_that_was_frozen_past_the_servers_lease_kills_its_job_before_anythin
 
 /// The server takes all that the client has away, while the link is whole and nobody else wants the lock: an administrator's doing,
 /// which only reading through the locked descriptor tells of.
-// shows: lock-taken-away lockfile
+// shows: lock-taken-away lockfile, shared
 #[test]
 fn a_lock_that_the_server_gave_away_is_noticed_at_the_next_heartbeat() {
     if !lab::full() {
@@ -486,6 +486,11 @@ fn a_lock_that_the_server_gave_away_is_noticed_at_the_next_heartbeat() {
             told.out().contains("the file server gave the lock"),
             "{told}"
         );
+        // where a lease keeps the lock, too, nobody else may have it
+        leased.run("green", "-n", "leased").finish().expect(HELD);
+        leased.witness.lives("leased", 1, "blue");
+        leased.witness.let_end("leased", 1);
+        goes_on.finish().expect(0);
         stage.nothing_left("blue", "sync");
         assert_eq!(stage.outcome("sync", 1), "lost");
         let again = stage.run("blue", "-w forever", "sync");

@@ -61,11 +61,11 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
     let seen = look.lock(&name)?;
     Ok(JobStatus {
         job: job.to_owned(),
+        waiting: look.waiting(&name)?,
         to_free: seen
             .as_ref()
             .and_then(|seen| silent::to_free(reading, seen)),
         seen,
-        waiting: look.waiting(&name)?,
         lock: name.into(),
         last: look.last_run(job)?,
         last_success: look.last_success(job)?,

@@ -20,10 +20,10 @@ pub struct JobStatus {
     pub lock: String,
     /// That lock, if it was ever granted.
     pub seen: Option<Observed>,
-    /// What to do about it, if its holder's machine is gone and no time frees it.
-    pub to_free: Option<String>,
     /// How many wait for that lock.
     pub waiting: u32,
+    /// What to do about it, if its holder's machine is gone and no time frees it.
+    pub to_free: Option<String>,
     /// Its newest run; attempts that were refused or skipped are none.
     pub last: Option<RunRecord>,
     /// The end of its newest success.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::mailbox::{self, Mailbox};
+use super::side::Side;
 use crate::clock::{Boot, Wall};
 use crate::name::RunId;
 
@@ -16,6 +17,8 @@ use crate::name::RunId;
 const STEP: Duration = Duration::from_secs(60);
 /// How often one looks for a letter.
 pub const LOOK: Duration = Duration::from_millis(20);
+/// Why it ended, where somebody wanted that.
+pub const ENDED: &str = "it was ended here";
 /// Longer texts are cut, so that a report fits into a letter.
 const LONGEST: usize = 120;
 
@@ -26,6 +29,8 @@ pub struct Trouble {
     pub step: String,
     /// Why.
     pub why: String,
+    /// Who the other one is, if it had said so.
+    pub there: Option<Box<Side>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +105,7 @@ impl<'a> Link<'a> {
         let trouble = |why: String| Trouble {
             step: step.to_owned(),
             why,
+            there: None,
         };
         let letter = Letter {
             step: step.to_owned(),
@@ -113,7 +119,7 @@ impl<'a> Link<'a> {
         let until = Boot::now() + STEP;
         loop {
             if !(self.alive)(step) {
-                return Err(trouble("it was ended here".to_owned()));
+                return Err(trouble(ENDED.to_owned()));
             }
             self.look_for_the_name();
             match mailbox::read::<Letter<T>>(&self.mailbox.folder, &self.peer, self.number) {

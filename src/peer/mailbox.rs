@@ -59,6 +59,11 @@ pub fn path(folder: &Path, id: &RunId, end: &str) -> PathBuf {
     folder.join(format!("{id}{end}"))
 }
 
+/// The doctor that a file is named for.
+fn whose(name: &str) -> Option<RunId> {
+    name.split_once('.')?.0.parse().ok()
+}
+
 /// What another wrote into its block with that number: letters count from 1. `None`: it is not there yet.
 pub fn read<T: DeserializeOwned>(folder: &Path, id: &RunId, block: u64) -> io::Result<Option<T>> {
     let file = file::open(&path(folder, id, END), false, true)?;
@@ -143,11 +148,12 @@ impl Mailbox {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let is_a_doctors = name
-                .to_str()
-                .and_then(|name| name.split_once('.'))
-                .is_some_and(|(id, _)| id.parse::<RunId>().is_ok());
-            let age = own.saturating_sub(entry.metadata()?.mtime());
+            let is_a_doctors = name.to_str().and_then(whose).is_some();
+            // one that is gone by now was another's
+            let Ok(meta) = entry.metadata() else {
+                continue;
+            };
+            let age = own.saturating_sub(meta.mtime());
             if is_a_doctors && u64::try_from(age).is_ok_and(|age| age > OLD.as_secs()) {
                 // another may be at it, too
                 let _ = fs::remove_file(entry.path());
@@ -158,14 +164,19 @@ impl Mailbox {
 }
 
 impl Drop for Mailbox {
-    /// Removes all files of ours, and the folder if they were the last.
+    /// Removes all files of ours, the folder if they were the last, and those of others who have no mailbox any more: whoever tries
+    /// the lock of one that was just ended makes its file anew.
     fn drop(&mut self) {
         // NFS clients keep a file that is removed while it is open, under another name
         self.file = None;
-        let ours = format!("{}.", self.id);
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&ours) {
-                let _ = fs::remove_file(entry.path());
+        let names = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names: Vec<_> = names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        let stays = |id: &str| id != self.id.as_str() && names.contains(&format!("{id}{END}"));
+        for name in &names {
+            if whose(name).is_some_and(|id| !stays(id.as_str())) {
+                let _ = fs::remove_file(self.folder.join(name));
             }
         }
         let _ = fs::remove_dir(&self.folder);
@@ -196,8 +207,10 @@ mod tests {
             (heard(1), heard(2), heard(3)),
             (Some("a".into()), Some("b".into()), None)
         );
+        let late = one.own(".flock");
         drop(one);
         assert!(folder.exists());
+        file::create(&late).expect("a file of one that is gone");
         drop(two);
         assert!(!folder.exists());
     }

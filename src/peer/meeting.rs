@@ -28,6 +28,8 @@ pub enum Met {
     Foreign(String),
     /// Nobody in that time. The hosts of those who were seen, and had a pair already.
     Nobody(Vec<String>),
+    /// Nobody wants to know any more.
+    Ended,
 }
 
 /// What to show next, by the signs of those who are alive; `true`: that makes a pair.
@@ -96,7 +98,9 @@ pub fn meet(
     let until = Boot::now() + limit;
     mailbox.show(&sign)?;
     loop {
-        let wanted = alive();
+        if !alive() {
+            return Ok(Met::Ended);
+        }
         let mut signs = Vec::new();
         for id in mailbox.others()? {
             let Some(theirs) = mailbox::sign(&mailbox.folder, &id) else {
@@ -119,7 +123,7 @@ pub fn meet(
         }
         sign = next;
         mailbox.show(&sign)?;
-        if !wanted || Boot::now() > until && sign.paired.is_none() {
+        if Boot::now() > until && sign.paired.is_none() {
             busy.sort();
             busy.dedup();
             return Ok(Met::Nobody(busy));

@@ -6,8 +6,6 @@
 //! blocks that change, never by clocks or dates ([`meeting`]). Once two have met, both go through one script, step by step
 //! ([`trial`]), and exchange what they saw. What it comes to is a pure function of both reports ([`verdict`]).
 //!
-//! All I/O is done by a child process ([`worker`]), which may hang in a dead mount and is left behind then.
-//!
 //! Not proved: anything about a third machine, about a machine that loses power, and about what an administrator
 //! mounts tomorrow.
 
@@ -18,15 +16,16 @@ pub mod side;
 pub mod sqlite;
 pub mod trial;
 pub mod verdict;
-pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::name::RunId;
 use crate::store::{About, StoreError, StoreUrl, trust};
+use crate::supervise::aside;
+use crate::supervise::signals::Signals;
 use link::Link;
 use mailbox::Mailbox;
 use meeting::Met;
@@ -40,7 +39,7 @@ pub const MEETING: &str = "waiting for the other side";
 pub const PROTOCOL: u32 = 1;
 
 /// What came of it, as one side knows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The other one did not come.
     Nobody {
@@ -69,7 +68,7 @@ pub enum Outcome {
 }
 
 /// Who the two are, and what they saw.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Both {
     /// This side.
     pub here: Side,
@@ -96,21 +95,51 @@ pub fn folder_of(url: &StoreUrl) -> Result<PathBuf, StoreError> {
     })
 }
 
-/// Waits for the other one in `folder` (see [`folder_of`]) and goes through the script with it. `store`: what it is,
-/// or why it can't be opened. `alive` is told what goes on,
-/// again and again, and says whether anybody still wants to know.
+/// Waits for the other one in `folder` (see [`folder_of`]) and goes through the script with it; what it made is removed
+/// also when it is told to end (INT, TERM, HUP). `store`: what it is, or why it can't be opened. `begins` is told of each new step.
+/// The calling process must have one thread.
 pub fn play(
+    url: &StoreUrl,
+    folder: &Path,
+    store: Result<&About, &str>,
+    wait: Duration,
+    begins: &mut dyn FnMut(&str),
+) -> Outcome {
+    let ends = match Signals::to_end() {
+        Ok(ends) => ends,
+        Err(error) => return broken(MEETING, error.to_string(), None),
+    };
+    if aside::is_aside() {
+        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    }
+    let (mut last, mut ended) = (String::new(), false);
+    play_on(url, folder, store, wait, &mut |step| {
+        aside::sign_of_life();
+        if last != step {
+            step.clone_into(&mut last);
+            begins(step);
+        }
+        // also for those who ask again
+        ended |= ends.next().is_some();
+        !ended
+    })
+}
+
+fn broken(step: &str, why: String, there: Option<Box<Side>>) -> Outcome {
+    Outcome::Broken {
+        step: step.to_owned(),
+        why,
+        there,
+    }
+}
+
+fn play_on(
     url: &StoreUrl,
     folder: &Path,
     store: Result<&About, &str>,
     wait: Duration,
     alive: &mut dyn FnMut(&str) -> bool,
 ) -> Outcome {
-    let broken = |step: &str, why: String, there| Outcome::Broken {
-        step: step.to_owned(),
-        why,
-        there,
-    };
     let here = side::here(url, folder.parent().unwrap_or(folder), store);
     let mailbox = match Mailbox::make(folder, RunId::random()) {
         Ok(mailbox) => mailbox,
@@ -136,15 +165,16 @@ pub fn play(
                 busy,
             };
         }
+        Ok(Met::Ended) => return broken(MEETING, link::ENDED.to_owned(), None),
         Err(error) => return broken(MEETING, format!("{}: {error}", folder.display()), None),
     };
     match trial::run(&mut Link::new(mailbox, peer, alive), &here) {
-        Ok((there, seen_here, seen_there)) => Outcome::Through(Box::new(Both {
+        Ok((there, ours, theirs)) => Outcome::Through(Box::new(Both {
             here,
             there,
-            seen_here,
-            seen_there,
+            seen_here: ours,
+            seen_there: theirs,
         })),
-        Err((trouble, there)) => broken(&trouble.step, trouble.why, there),
+        Err(trouble) => broken(&trouble.step, trouble.why, trouble.there),
     }
 }

@@ -21,8 +21,10 @@ pub struct Side {
     pub format: i64,
     /// The store, as it calls it.
     pub url: String,
-    /// The store's UUID, or why it can't be opened.
-    pub store: Result<String, String>,
+    /// The store's UUID.
+    pub store_id: Option<String>,
+    /// Why it can't be opened, if it can't.
+    pub store_error: Option<String>,
     /// The store's locks are kernel locks alone: `lockfile:`, or a local `sqlite:` store.
     pub by_kernel_locks: bool,
     /// The host's name.
@@ -112,7 +114,8 @@ pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side 
         joblock: env!("CARGO_PKG_VERSION").to_owned(),
         format: schema::FORMAT,
         url: cut(&text),
-        store: store.map(|about| about.id.clone()).map_err(cut),
+        store_id: store.ok().map(|about| about.id.clone()),
+        store_error: store.err().map(cut),
         by_kernel_locks,
         host: place.host,
         boot_id: place.boot_id,

@@ -186,16 +186,16 @@ impl Report {
 /// Goes through the script. The answers: the other side, what we saw, what it saw.
 ///
 /// # Errors
-/// Why it ended before its end, and the other side, if it had said who it is.
-pub fn run(
-    link: &mut Link<'_>,
-    here: &Side,
-) -> Result<(Side, Report, Report), (Trouble, Option<Box<Side>>)> {
-    let there = link.exchange("hello", here).map_err(|t| (t, None))?;
+/// Why it ended before its end.
+pub fn run(link: &mut Link<'_>, here: &Side) -> Result<(Side, Report, Report), Trouble> {
+    let there = link.exchange("hello", here)?;
     let mut report = Report::default();
     match steps(link, &mut report) {
         Ok(theirs) => Ok((there, report, theirs)),
-        Err(trouble) => Err((trouble, Some(Box::new(there)))),
+        Err(trouble) => Err(Trouble {
+            there: Some(Box::new(there)),
+            ..trouble
+        }),
     }
 }
 
@@ -218,6 +218,7 @@ fn make_files(link: &mut Link<'_>, report: &mut Report) -> Result<(), Trouble> {
         file::create(&link.own(end)).map_err(|e| Trouble {
             step: "files".to_owned(),
             why: format!("can't make a file: {e}"),
+            there: None,
         })?;
     }
     let name = link.theirs(".name");

@@ -346,7 +346,7 @@ pub enum Recorded {
 }
 
 /// Something that `probe` found out, for `doctor`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// How bad.
     pub level: Level,
@@ -357,7 +357,7 @@ pub struct Finding {
 }
 
 /// How bad a [`Finding`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
@@ -369,7 +369,7 @@ pub enum Level {
 }
 
 /// What a store says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct About {
     /// Its URL, with the path made absolute.
     pub url: String,

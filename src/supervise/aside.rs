@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,17 +35,9 @@ pub enum Side {
     Hangs,
 }
 
-/// Somebody watches this process in a way of his own.
-static WATCHED: AtomicBool = AtomicBool::new(false);
-
 /// Whether somebody watches this process already.
 pub fn is_aside() -> bool {
-    WATCHED.load(Ordering::Relaxed) || SIGNS.get().is_some()
-}
-
-/// This process may hang: whoever forked it sees to that.
-pub fn is_watched() {
-    WATCHED.store(true, Ordering::Relaxed);
+    SIGNS.get().is_some()
 }
 
 /// The work gets on: another step begins.

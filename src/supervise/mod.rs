@@ -46,7 +46,7 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// fork(2)'s.
-pub(crate) fn fork(child: impl FnOnce()) -> io::Result<Pid> {
+fn fork(child: impl FnOnce()) -> io::Result<Pid> {
     fork_with_code(|| {
         child();
         exit::OK

@@ -153,6 +153,14 @@ impl Signals {
         Self::open(&set_of(std::iter::once(libc::SIGCHLD)))
     }
 
+    /// For who has something to tidy up before a ^C, or another request to end, ends it.
+    pub fn to_end() -> io::Result<Signals> {
+        let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+        let set = set_of(ends.into_iter().filter(|&s| !was_ignored(s)));
+        set_mask(&set);
+        Self::open(&set)
+    }
+
     fn open(set: &libc::sigset_t) -> io::Result<Signals> {
         // SAFETY: signalfd(2) with a valid set makes a new descriptor, which is then owned here.
         let fd = unsafe {

@@ -440,6 +440,17 @@ impl Filesystem for Passthrough {
         );
     }
 
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!(
+            reply,
+            {
+                self.moods.ask(true)?;
+                rustix::fs::unlinkat(&*self.node(parent)?, name, AtFlags::REMOVEDIR).map_err(errno)
+            },
+            |reply: ReplyEmpty, ()| reply.ok()
+        );
+    }
+
     fn rename(
         &self,
         _: &Request,

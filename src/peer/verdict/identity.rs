@@ -62,13 +62,13 @@ pub(super) fn names(both: &Both) -> Option<Finding> {
 pub(super) fn versions(both: &Both) -> Finding {
     const WHAT: &str = "joblock";
     let (here, there) = (&both.here, &both.there);
-    let (name_here, name_there) = called(both);
+    let (us, them) = called(both);
     if (&here.joblock, here.format) == (&there.joblock, there.format) {
         let detail = format!("{} on both, store format {}", here.joblock, here.format);
         return finding(Level::Ok, WHAT, detail);
     }
     let detail = format!(
-        "{} (store format {}) on {name_here}, {} (store format {}) on {name_there}: install the same version on both",
+        "{} (store format {}) on {us}, {} (store format {}) on {them}: install the same version on both",
         here.joblock, here.format, there.joblock, there.format
     );
     finding(Level::Warning, WHAT, detail)
@@ -76,22 +76,25 @@ pub(super) fn versions(both: &Both) -> Finding {
 
 pub(super) fn store(both: &Both) -> Finding {
     const WHAT: &str = "one store";
-    let (name_here, name_there) = called(both);
-    match (&both.here.store, &both.there.store) {
-        (Ok(here), Ok(there)) if here == there => {
-            finding(Level::Ok, WHAT, format!("id {here} on both"))
+    let (us, them) = called(both);
+    let sides = [(&us, &both.here), (&them, &both.there)];
+    for (who, side) in sides {
+        if let Some(why) = &side.store_error {
+            return finding(Level::Bad, WHAT, format!("on {who}: {why}"));
         }
-        (Ok(here), Ok(there)) => finding(
-            Level::Bad,
-            WHAT,
-            format!(
-                "{name_here} has the store {here}, {name_there} has {there}: they are two, and their locks have nothing to do with each other; \
-                 name the same file, and pin it with store-id in both jobs files"
-            ),
-        ),
-        (Err(why), Ok(_)) => finding(Level::Bad, WHAT, format!("on {name_here}: {why}")),
-        (_, Err(why)) => finding(Level::Bad, WHAT, format!("on {name_there}: {why}")),
     }
+    let [here, there] = sides.map(|(_, side)| side.store_id.as_deref().unwrap_or("unknown"));
+    if here == there {
+        return finding(Level::Ok, WHAT, format!("id {here} on both"));
+    }
+    finding(
+        Level::Bad,
+        WHAT,
+        format!(
+            "{us} has the store {here}, {them} has {there}: they are two, and their locks have nothing to do with each other; \
+             name the same file, and pin it with store-id in both jobs files"
+        ),
+    )
 }
 
 /// Options that say where a client is, not how it mounts.
@@ -110,24 +113,17 @@ fn only_in<'a>(one: &'a MountSide, other: &MountSide) -> Vec<&'a str> {
 
 pub(super) fn mounts(both: &Both) -> Finding {
     const WHAT: &str = "mounts";
-    let (name_here, name_there) = called(both);
+    let (us, them) = called(both);
     let (Some(here), Some(there)) = (&both.here.mount, &both.there.mount) else {
         return finding(Level::Warning, WHAT, "/proc/self/mountinfo does not tell");
     };
     let seen = |m: &MountSide| format!("{} {} at {}", m.name(), m.source, m.point);
-    let only: Vec<_> = [
-        (&name_here, only_in(here, there)),
-        (&name_there, only_in(there, here)),
-    ]
-    .into_iter()
-    .filter(|(_, options)| !options.is_empty())
-    .map(|(name, options)| format!("only on {name}: {}", options.join(",")))
-    .collect();
-    let mut text = format!(
-        "{name_here}: {}; {name_there}: {}; ",
-        seen(here),
-        seen(there)
-    );
+    let only: Vec<_> = [(&us, only_in(here, there)), (&them, only_in(there, here))]
+        .into_iter()
+        .filter(|(_, options)| !options.is_empty())
+        .map(|(name, options)| format!("only on {name}: {}", options.join(",")))
+        .collect();
+    let mut text = format!("{us}: {}; {them}: {}; ", seen(here), seen(there));
     if only.is_empty() {
         text.push_str("with the same options");
     } else {
@@ -149,14 +145,14 @@ pub(super) fn mounts(both: &Both) -> Finding {
 
 pub(super) fn clocks(both: &Both) -> Finding {
     const WHAT: &str = "clocks";
-    let (_, name_there) = called(both);
+    let (_, them) = called(both);
     let Some((ms, unsure)) = offset(both.seen_here.wall_ahead_ms, both.seen_there.wall_ahead_ms)
     else {
         return finding(Level::Warning, WHAT, "could not be compared");
     };
     let by = Duration::from_millis(ms.unsigned_abs());
     let text = format!(
-        "that of {name_there} is {} {} (give or take {unsure} ms)",
+        "that of {them} is {} {} (give or take {unsure} ms)",
         took(by),
         if ms > 0 { "behind" } else { "ahead" }
     );

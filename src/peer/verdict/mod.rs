@@ -113,7 +113,8 @@ mod tests {
             joblock: "1.0".into(),
             format: 1,
             url: "lockfile:/mnt".into(),
-            store: Ok("0d9f".into()),
+            store_id: Some("0d9f".into()),
+            store_error: None,
             by_kernel_locks: true,
             host: host.into(),
             boot_id: host.into(),
@@ -237,8 +238,8 @@ mod tests {
     #[case::one_name_no_nfs(|b: &mut Both| { b.there.host = "blue".into(); for s in [&mut b.here, &mut b.there] { s.mount.as_mut().expect("it").kind = "fuse.x".into(); } }, Level::Warning, "rename one")]
     #[case::one_machine(|b: &mut Both| b.there.boot_id = "blue".into(), Level::Warning, "proves nothing about two")]
     #[case::versions(|b: &mut Both| b.there.joblock = "2.0".into(), Level::Warning, "the same version on both")]
-    #[case::stores(|b: &mut Both| b.there.store = Ok("4711".into()), Level::Bad, "they are two")]
-    #[case::no_store(|b: &mut Both| b.there.store = Err("no folder".into()), Level::Bad, "on green: no folder")]
+    #[case::stores(|b: &mut Both| b.there.store_id = Some("4711".into()), Level::Bad, "they are two")]
+    #[case::no_store(|b: &mut Both| b.there.store_error = Some("no folder".into()), Level::Bad, "on green: no folder")]
     #[case::mounts(|b: &mut Both| b.there.mount.as_mut().expect("it").options = "rw,vers=3,hard,local_lock=none".into(), Level::Warning, "only on green: vers=3")]
     #[case::clocks(|b: &mut Both| { b.seen_here.wall_ahead_ms = Some(90_010); b.seen_there.wall_ahead_ms = Some(-89_990); }, Level::Warning, "green is 1 min 30 s behind")]
     fn each_trouble_is_told_with_what_to_change(

@@ -6,7 +6,8 @@
 //!
 //! A lock file that is deleted or replaced under its holder excludes nobody any more: the holder's next heartbeat says
 //! *lost*. Whoever locks the new file learns from the history that its tokens go on further, and waits
-//! a lease of 45 s before it believes the old holder gone.
+//! a lease before it believes the old holder gone. So does whoever gets the kernel's lock on a network file system although
+//! somebody on another machine did not release it: file servers may forget locks.
 //!
 //! Not guaranteed: anything where the mount's locks don't reach the other machine. What can be known of that is looked
 //! at before a start, see `mount::lies`.
@@ -21,6 +22,7 @@ pub mod side;
 pub mod slots;
 pub mod wait;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use crate::clock::{Boot, Wall};
 use crate::lease::file_taker;
+use crate::lease::takeover::Sighting;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
 use crate::store::mount::lease::{self, ServerLease};
@@ -65,6 +68,8 @@ struct Inner {
     here: Place,
     spool: Spool,
     waiters: Waiters,
+    /// What was seen by those who wait.
+    watched: Mutex<HashMap<LockName, Sighting>>,
     db: Mutex<Db>,
 }
 
@@ -117,6 +122,7 @@ impl LockfileStore {
             here: Place::here(),
             spool: Spool::at(spool),
             waiters: Waiters::default(),
+            watched: Mutex::default(),
             db: Mutex::new(db),
             folder,
         };
@@ -159,6 +165,10 @@ impl Inner {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn watched(&self) -> MutexGuard<'_, HashMap<LockName, Sighting>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_path(&self, lock: &LockName) -> PathBuf {
         self.folder.join(format!("{lock}.lock"))
     }
@@ -177,9 +187,9 @@ impl Inner {
         self.server_lease.map(|lease| lease.length)
     }
 
-    /// The lease's arithmetic, where there is one.
-    fn timing(&self) -> Timing {
-        Timing::of(self.lease().unwrap_or(Timing::DEFAULT))
+    /// The lease's arithmetic: what the server does is not for us to choose, but how often a holder shows that it lives.
+    fn timing(&self, asked: Option<Duration>) -> Timing {
+        Timing::of(self.lease().or(asked).unwrap_or(Timing::DEFAULT))
     }
 
     fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {

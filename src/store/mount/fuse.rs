@@ -1,8 +1,10 @@
-//! Who keeps a FUSE mount's locks: the kernel here, or the daemon behind it, which may pass them on.
+//! What a FUSE mount does with locks: whether the kernel here keeps them, or the daemon behind it has them, which may pass
+//! them on; and whether a second process gets what a first one has.
 //!
-//! The mount table does not tell. But a lock that the kernel keeps stands in the descriptor's `fdinfo` (`proc_pid_fdinfo(5)`), and
+//! The mount table tells neither. But a lock that the kernel keeps stands in the descriptor's `fdinfo` (`proc_pid_fdinfo(5)`), and
 //! one that it left to the daemon does not: `fuse_file_flock` and `fuse_file_lock` in the kernel's fs/fuse/file.c. So one is taken, on
-//! a file that is made for it.
+//! a file that is made for it. A daemon that takes the lock in its own name lets all processes here have it: bindfs
+//! with `--enable-lock-forwarding` does that to fcntl(2)'s.
 //!
 //! Not told by this: whether the daemon passes it on to other machines.
 
@@ -12,38 +14,58 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::io::Errno;
 
 use super::lies::Locks;
 use crate::kernel_file;
 use crate::name::RunId;
+use crate::store::lockfile::probe::posix_excludes;
 
-/// Which of the kinds `asked` for the kernel keeps to itself on the FUSE mount that `folder` is on.
-pub fn kept_here(folder: &Path, asked: &[Locks]) -> io::Result<Vec<Locks>> {
-    let path = folder.join(format!("probe.{}", RunId::random()));
-    let file = File::options().write(true).create_new(true).open(&path)?;
-    let answer = asked
-        .iter()
-        .filter_map(|kind| match is_kept_here(&file, *kind) {
-            Ok(kept) => kept.then_some(Ok(*kind)),
-            Err(error) => Some(Err(error)),
-        })
-        .collect();
-    // nobody else uses it, and nothing depends on it
-    let _ = fs::remove_file(&path);
-    answer
+/// The kinds of lock that don't do what they should.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// The kernel keeps them to itself.
+    pub kept_here: Vec<Locks>,
+    /// Two processes here can have one at once.
+    pub had_by_two: Vec<Locks>,
 }
 
-fn is_kept_here(file: &File, kind: Locks) -> io::Result<bool> {
-    match kind {
-        Locks::Flock => flock(file, FlockOperation::NonBlockingLockExclusive)?,
-        Locks::Posix => fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)?,
+/// Tries the kinds `asked` for on the FUSE mount that `folder` is on.
+pub fn try_locks(folder: &Path, asked: &[Locks]) -> io::Result<Tried> {
+    let path = folder.join(format!("probe.{}", RunId::random()));
+    let mut tried = Tried::default();
+    let done = asked
+        .iter()
+        .try_for_each(|kind| try_kind(&path, *kind, &mut tried));
+    // nobody else uses it, and nothing depends on it
+    let _ = fs::remove_file(&path);
+    done.map(|()| tried)
+}
+
+fn try_kind(path: &Path, kind: Locks, tried: &mut Tried) -> io::Result<()> {
+    let open = || {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).open(path)
+    };
+    let file = open()?;
+    let take = |file: &File| match kind {
+        Locks::Flock => flock(file, FlockOperation::NonBlockingLockExclusive),
+        Locks::Posix => fcntl_lock(file, FlockOperation::NonBlockingLockExclusive),
+    };
+    take(&file)?;
+    let seen = kernel_file::text(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    if seen.lines().any(|line| line.starts_with("lock:")) {
+        tried.kept_here.push(kind);
+        return Ok(());
     }
-    let seen = kernel_file::text(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
-    match kind {
-        Locks::Flock => flock(file, FlockOperation::Unlock)?,
-        Locks::Posix => fcntl_lock(file, FlockOperation::Unlock)?,
+    let is_excluded = match kind {
+        Locks::Flock => take(&open()?) == Err(Errno::WOULDBLOCK),
+        Locks::Posix => posix_excludes(path)?,
+    };
+    if !is_excluded {
+        tried.had_by_two.push(kind);
     }
-    Ok(seen?.lines().any(|line| line.starts_with("lock:")))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -54,8 +76,8 @@ mod tests {
     fn a_disk_of_ours_has_its_locks_kept_here() {
         let folder = tempfile::TempDir::new().expect("a folder");
         let both = [Locks::Flock, Locks::Posix];
-        let kept = kept_here(folder.path(), &both).expect("locks");
-        assert_eq!(kept, both);
+        let tried = try_locks(folder.path(), &both).expect("locks");
+        assert_eq!((tried.kept_here, tried.had_by_two), (both.into(), vec![]));
         assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0);
     }
 }

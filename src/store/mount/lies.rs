@@ -7,7 +7,7 @@
 //! - NFS version 4 with `recover_lost_locks`: the kernel takes a lock that the server gave away again, and nobody is told.
 //! - An overlay over a network mount: locks are the overlay's own, and what is written goes to the upper layer, here.
 //! - SMB with `nobrl`, or with a cache that doesn't ask; 9p from QEMU, which says yes to every lock; Lustre, GFS2 and OCFS2 with local locks.
-//! - FUSE and virtiofs whose daemon leaves locks to the kernel, see `fuse`.
+//! - FUSE and virtiofs whose daemon leaves locks to the kernel, or lets two have one, see `fuse`.
 //!
 //! Not told: that a FUSE daemon, an SMB or a 9p server passes locks on, nor how another machine has mounted the same.
 
@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use rustix::fs::{StatFs, StatVfsMountFlags};
 
-use super::{Mount, OVERLAY, find, fuse, is_local_kind, magic, unescape};
+use super::fuse::{self, Tried};
+use super::{Mount, OVERLAY, find, is_local_kind, magic, unescape};
 use crate::duration;
 use crate::kernel_file;
 use crate::store::{StoreError, StoreUrl, trouble};
@@ -127,10 +128,10 @@ pub fn at(path: &Path, asked: &[Locks]) -> io::Result<Vec<Lie>> {
     let around = Around {
         recovers: mount.nfs() == Some(4)
             && fs::read_to_string(RECOVER).is_ok_and(|yes| yes.starts_with('Y')),
-        kept_here: if mount.is_fuse() {
-            fuse::kept_here(folder, asked)?
+        tried: if mount.is_fuse() {
+            fuse::try_locks(folder, asked)?
         } else {
-            Vec::new()
+            Tried::default()
         },
         below: below(&table, &mount, folder),
     };
@@ -142,8 +143,8 @@ pub fn at(path: &Path, asked: &[Locks]) -> io::Result<Vec<Lie>> {
 pub struct Around {
     /// `recover_lost_locks` is on.
     pub recovers: bool,
-    /// The locks that a FUSE daemon leaves to this kernel.
-    pub kept_here: Vec<Locks>,
+    /// What came of trying locks on a FUSE mount.
+    pub tried: Tried,
     /// The network mount that an overlay has the folder from.
     pub below: Option<Mount>,
 }
@@ -291,13 +292,32 @@ pub fn judge(mount: &Mount, asked: &[Locks], around: &Around) -> Vec<Lie> {
             &format!("use the store below {place} itself, or a bind mount of it"),
         );
     }
-    for kept in &around.kept_here {
+    let named = |kinds: &[Locks]| {
+        let names: Vec<_> = kinds.iter().map(ToString::to_string).collect();
+        names.join(" and ")
+    };
+    let Tried {
+        kept_here,
+        had_by_two,
+    } = &around.tried;
+    if !kept_here.is_empty() {
         lie(
             format!(
-                "the daemon behind {point} ({}) leaves {kept} to this kernel, so they don't reach other machines",
-                mount.kind
+                "the daemon behind {point} ({}) leaves {} to this kernel, so they don't reach other machines",
+                mount.kind,
+                named(kept_here)
             ),
-            "have it pass them on (bindfs: --enable-lock-forwarding --multithreaded; virtiofsd: flock, posix_lock), or put the store elsewhere",
+            "have it pass them on (virtiofsd: flock, posix_lock), or put the store on another file system",
+        );
+    }
+    if !had_by_two.is_empty() {
+        lie(
+            format!(
+                "the daemon behind {point} ({}) lets two processes have {} at once",
+                mount.kind,
+                named(had_by_two)
+            ),
+            "put the store on another file system",
         );
     }
     lies
@@ -464,14 +484,17 @@ mod tests {
             "{lies:?}"
         );
         let around = Around {
-            kept_here: BOTH.to_vec(),
+            tried: Tried {
+                kept_here: BOTH.to_vec(),
+                had_by_two: vec![Locks::Posix],
+            },
             ..Around::default()
         };
         let lies = listed(&judge(&mount(BINDFS, &[]), BOTH, &around));
         assert!(
-            lies.contains("flock(2) locks to this kernel")
-                && lies.contains("; and the daemon")
-                && lies.contains("SQLite's"),
+            lies.contains("leaves flock(2) locks and SQLite's (fcntl(2)) locks to this kernel")
+                && lies
+                    .contains("; and the daemon behind /m (fuse) lets two processes have SQLite's"),
             "{lies}"
         );
         let around = Around {

@@ -2,7 +2,7 @@
 //!
 //! It describes this machine's view only: another client of the same server may have mounted it otherwise.
 
-mod fuse;
+pub mod fuse;
 pub mod lease;
 pub mod lies;
 
