@@ -514,7 +514,7 @@ _joblock() {
             return 0
             ;;
         joblock__subcmd__rerun)
-            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --accept-unsafe-mount --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -541,6 +541,10 @@ _joblock() {
                     return 0
                     ;;
                 --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --accept-unsafe-mount)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -615,7 +619,7 @@ _joblock() {
             return 0
             ;;
         joblock__subcmd__run)
-            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --explain --json --store --config --help"
+            opts="-n -w -E -t -k -s -q -v -h --lock --unless-succeeded-within --override --nonblock --wait --max-waiters --conflict-exit-code --ttl --private-store --accept-unsafe-mount --time-limit --kill-after --signal --wait-for-children --trigger --reason --tag --no-capture --redact --keep --quiet --verbose --explain --json --store --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -650,6 +654,10 @@ _joblock() {
                     return 0
                     ;;
                 --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --accept-unsafe-mount)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

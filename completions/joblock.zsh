@@ -15,7 +15,7 @@ _joblock() {
 
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -40,6 +40,7 @@ _arguments "${_arguments_options[@]}" : \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
+'--accept-unsafe-mount=[Start although the store'\''s mount lies (its locks don'\''t reach other machines, for example); REASON and what was accepted stand in the history]:REASON:_default' \
 '-t+[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '--time-limit=[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '-k+[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
@@ -51,7 +52,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
 '*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: the jobs file'\''s, else forever\]]:DURATION:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--override[Run COMMAND although the jobs file has another for JOB]' \
 '-n[Don'\''t wait while the lock is held (the default)]' \
@@ -73,7 +74,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (status)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -90,7 +91,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--outcome=[Only with this outcome; several with commas]:OUTCOME:_default' \
 '--host=[Only on this host]:NAME:_hosts' \
 '--trigger=[Only asked for by this\: schedule, startup, operator or other]:WHAT:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -100,7 +101,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (show)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -110,7 +111,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (logs)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-f[Go on while the job runs]' \
 '--follow[Go on while the job runs]' \
@@ -128,6 +129,7 @@ _arguments "${_arguments_options[@]}" : \
 '-E+[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--conflict-exit-code=[Exit with N instead of 75 if the lock is held]:N:_default' \
 '--ttl=[How long a shared store'\''s lock outlives a host that vanished \[default\: 45s\]]:DURATION:_default' \
+'--accept-unsafe-mount=[Start although the store'\''s mount lies (its locks don'\''t reach other machines, for example); REASON and what was accepted stand in the history]:REASON:_default' \
 '-t+[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '--time-limit=[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '-k+[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
@@ -139,7 +141,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--tag=[A label for the history; can be given several times]:KEY=VALUE:_default' \
 '*--redact=[Hide what matches this regular expression (its first group, if it has one) in each argument of COMMAND before it is recorded; can be given several times]:PATTERN:_default' \
 '--keep=[After the run, delete what of the job'\''s history ended longer ago; forever\: nothing \[default\: the jobs file'\''s, else forever\]]:DURATION:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-n[Don'\''t wait while the lock is held (the default)]' \
 '--nonblock[Don'\''t wait while the lock is held (the default)]' \
@@ -158,7 +160,7 @@ _arguments "${_arguments_options[@]}" : \
 (stop)
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -168,7 +170,7 @@ _arguments "${_arguments_options[@]}" : \
 (unlock)
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; it stands in the history]:TEXT:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--kill[Kill what is left of the run on this machine]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -178,7 +180,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (assert)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -187,7 +189,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (check)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -199,7 +201,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-w+[With --peer\: wait so long for the other one \[default\: 2m\]]:DURATION:_default' \
 '--wait=[With --peer\: wait so long for the other one \[default\: 2m\]]:DURATION:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--peer[Meet a doctor on another machine in the store, and prove that the locks of one are seen by the other]' \
 '--json[Print JSON]' \
@@ -209,8 +211,8 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (prune)
 _arguments "${_arguments_options[@]}" : \
-'--keep=[Keep what ended within this time \[default\: keep in the jobs file\]]:DURATION:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--keep=[Keep what ended within this time, given with its unit \[default\: keep in the jobs file\]. Jobs that the jobs file keeps for ever must be named]:DURATION:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--trust-clock[Count ages by this machine'\''s clock, even if nothing on record shows that it is right]' \
 '--dry-run[Say what would be deleted, and delete nothing]' \
@@ -223,7 +225,7 @@ _arguments "${_arguments_options[@]}" : \
 (init)
 _arguments "${_arguments_options[@]}" : \
 '--group=[Let this group'\''s members use it\: folder 2770, database 0660]:GROUP:_default' \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '--shared[Make it a shared store, for several hosts, although its file system is a local one]' \
 '--system[Make the machine'\''s store, /var/lib/joblock/joblock.db, unless --store names another]' \
@@ -233,7 +235,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (generate)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -249,7 +251,7 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (man)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '()--stdout[Print joblock(1) instead]' \
 '-h[Print help]' \
@@ -259,7 +261,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -270,7 +272,7 @@ fish\:"fish"))' \
 ;;
 (jobs)
 _arguments "${_arguments_options[@]}" : \
-'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY]:URL:_default' \
+'--store=[Where locks and history are\: sqlite\:PATH, sqlite\:PATH?shared or lockfile\:DIRECTORY, with ?server-lease=DURATION if need be]:URL:_default' \
 '--config=[The jobs file \[default\: \$JOBLOCK_CONFIG, else /etc/joblock/joblock.toml\]]:FILE:_files' \
 '-h[Print help]' \
 '--help[Print help]' \

@@ -17,7 +17,7 @@ use crate::redact::{self, Pattern};
 use crate::store::record::{Outcome, Trigger};
 use crate::when::When;
 
-pub use values::{REASON_LIMIT, Target, reason, signal, signal_name, tag};
+pub use values::{REASON_LIMIT, Target, reason, signal, signal_name, tag, unsafe_reason};
 
 /// Runs a command under an exclusive lock and records what came of it.
 ///
@@ -46,7 +46,7 @@ pub struct Cli {
 /// Options that every command has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {
-    /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY
+    /// Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY, with ?server-lease=DURATION if need be
     #[arg(
         long,
         value_name = "URL",
@@ -227,6 +227,10 @@ pub struct StartArgs {
     /// As a container's PID 1: accept a store that no other container can see
     #[arg(long, help_heading = "The lock")]
     pub private_store: bool,
+    /// Start although the store's mount lies (its locks don't reach other machines, for example); REASON and what was
+    /// accepted stand in the history
+    #[arg(long, value_name = "REASON", value_parser = unsafe_reason, help_heading = "The lock")]
+    pub accept_unsafe_mount: Option<String>,
 
     /// End the job when it takes longer; 0 is no limit
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The job")]
@@ -347,6 +351,8 @@ pub struct LogsArgs {
 #[command(
     override_usage = "joblock rerun [OPTIONS] JOB|RUN",
     after_help = "\
+Exit code: as of joblock run.
+
 Example: joblock rerun person-sync --reason \"duplicates in the list of people\""
 )]
 pub struct RerunArgs {
@@ -475,7 +481,8 @@ pub struct PruneArgs {
     /// Only these jobs [default: all that have a history]
     #[arg(value_name = "JOB")]
     pub jobs: Vec<JobName>,
-    /// Keep what ended within this time [default: keep in the jobs file]
+    /// Keep what ended within this time, given with its unit [default: keep in the jobs file]. Jobs that the jobs file
+    /// keeps for ever must be named
     #[arg(long, value_name = "DURATION", value_parser = duration::keep)]
     pub keep: Option<Span>,
     /// Count ages by this machine's clock, even if nothing on record shows that it is right

@@ -77,6 +77,9 @@ pub enum DurationError {
     /// `forever` where an end is needed.
     #[error("{0:?} has no end, but one is needed here: write one like {EXAMPLES}")]
     Endless(String),
+    /// A number where only a length with its unit is safe.
+    #[error("{0:?} has no unit: write {0}d for days, or {0}s if you mean seconds")]
+    NoUnit(String),
     /// A TTL below [`SHORTEST_TTL`].
     #[error("{0:?} is too short for a lease: at least 2s")]
     ShortTtl(String),
@@ -179,8 +182,11 @@ pub fn window(text: &str) -> Result<Duration, DurationError> {
 
 /// For how long something is kept: more than 0, perhaps for ever.
 pub fn keep(text: &str) -> Result<Span, DurationError> {
+    let number = |c: char| c.is_ascii_digit() || c == '.';
     match text.parse()? {
         Span::For(d) if d.is_zero() => Err(DurationError::Zero(text.to_owned())),
+        // 90 would be seconds, and is meant as days: no history comes back
+        _ if text.trim().chars().all(number) => Err(DurationError::NoUnit(text.to_owned())),
         span => Ok(span),
     }
 }

@@ -134,6 +134,11 @@ impl<'a> Look<'a> {
         Ok(seen.token.is_some().then_some(seen))
     }
 
+    /// How many wait for a lock.
+    pub fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        self.store.waiting(lock)
+    }
+
     /// The end of the newest success.
     pub fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError> {
         self.store.last_success(job)
@@ -236,6 +241,9 @@ mod tests {
         }
         fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
             panic!("{NO_WRITER}")
+        }
+        fn waiting(&self, _: &LockName) -> Result<u32, StoreError> {
+            panic!("not asked for")
         }
         fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
             panic!("not asked for")

@@ -90,6 +90,8 @@ pub struct RunPlan {
     pub leftovers: Leftovers,
     /// What asked for it.
     pub trigger: Trigger,
+    /// `--accept-unsafe-mount`: why to start although the store's mount lies.
+    pub accept_unsafe_mount: Option<String>,
     /// `--reason`.
     pub reason: Option<String>,
     /// `--tag`.
@@ -189,6 +191,7 @@ pub struct Sources {
     pub signal: Source,
     pub leftovers: Source,
     pub trigger: Source,
+    pub accept_unsafe_mount: Source,
     pub reason: Source,
     pub capture: Source,
     pub keep: Source,
@@ -213,6 +216,7 @@ impl Sources {
             kill_after: default(),
             signal: default(),
             leftovers: default(),
+            accept_unsafe_mount: default(),
             reason: default(),
             capture: default(),
             keep: default(),

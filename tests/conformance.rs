@@ -47,13 +47,16 @@ impl Kind {
             Kind::Local => StoreUrl::Sqlite {
                 path: dir.join("s.db"),
                 shared: false,
+                server_lease: None,
             },
             Kind::Shared => StoreUrl::Sqlite {
                 path: dir.join("s.db"),
                 shared: true,
+                server_lease: None,
             },
             Kind::Lockfile => StoreUrl::Lockfile {
                 directory: dir.to_owned(),
+                server_lease: None,
             },
             Kind::None => return Box::new(NoLock(dir.to_owned())),
         };
@@ -360,10 +363,12 @@ fn open_for_request(kind: Kind, dir: &Path) -> Box<dyn Store> {
     let url = match kind {
         Kind::Lockfile => StoreUrl::Lockfile {
             directory: dir.to_owned(),
+            server_lease: None,
         },
         _ => StoreUrl::Sqlite {
             path: dir.join("s.db"),
             shared: false,
+            server_lease: None,
         },
     };
     open(&url, Purpose::Request, None).expect("a store")
@@ -545,10 +550,12 @@ fn a_store_is_pinned_by_its_id() {
         let url = match kind {
             Kind::Lockfile => StoreUrl::Lockfile {
                 directory: dir.path().to_owned(),
+                server_lease: None,
             },
             _ => StoreUrl::Sqlite {
                 path: dir.path().join("s.db"),
                 shared: false,
+                server_lease: None,
             },
         };
         assert!(open(&url, Purpose::Run, Some(&about.id)).is_ok());

@@ -160,7 +160,7 @@ fn a_start_costs_the_same_after_a_thousand_runs() {
     let database = store.path().join("joblock.db");
     let copies = "INSERT INTO runs SELECT n.value + 1000, printf('%016x', n.value), job, lock, token, trigger, who, reason, tags,
             repeats, host, boot_id, container, oom_counters, pid, command, cwd, started - n.value, outcome, ended, duration_ns,
-            exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note, redacted
+            exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note, redacted, unsafe_mount
         FROM runs, generate_series(1, 1000) n WHERE id = 1";
     let mut sqlite3 = store.program("sqlite3");
     finish(sqlite3.arg(&database).arg(copies)).expect(0);

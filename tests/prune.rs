@@ -326,6 +326,7 @@ fn a_slice_is_short() {
     let url = StoreUrl::Sqlite {
         path: store.path().join("joblock.db"),
         shared: false,
+        server_lease: None,
     };
     let request = Prune {
         job: "a".into(),
@@ -440,6 +441,20 @@ fn the_jobs_file_says_how_long() {
     file("keep = \"100d\"\n[jobs.a]\nkeep = \"forever\"").expect(0);
     assert_eq!(ages(&db, "a").len(), 300);
     assert!((100..=103).contains(&ages(&db, "b").len()));
+    // an option for all jobs is no reason to delete what somebody wants to keep
+    let by_option = |arguments: &[&str]| {
+        let mut command = store.joblock("prune");
+        command.arg("--config").arg(&config).args(["--keep", "90d"]);
+        finish(command.args(arguments))
+    };
+    let refused = by_option(&[]).expect(125);
+    assert!(
+        refused.err().contains("keeps a for ever") && ages(&db, "a").len() == 300,
+        "{refused}"
+    );
+    by_option(&["--dry-run"]).expect(0);
+    by_option(&["b"]).expect(0);
+    assert_eq!(ages(&db, "a").len(), 300);
     let done = file("[jobs.a]\nkeep = \"50d\"").expect(0);
     assert!(
         done.out().starts_with("a: ") && !done.out().contains("b: "),
@@ -458,6 +473,9 @@ fn mistakes_are_answered() {
     let unknown = prune(&store, &["aa", "--keep", "90d"]).expect(125);
     assert!(unknown.err().contains("did you mean \"a\"?"), "{unknown}");
     prune(&store, &["--keep", "0"]).expect(125);
+    let no_unit = prune(&store, &["--keep", "90"]).expect(125);
+    assert!(no_unit.err().contains("write 90d for days"), "{no_unit}");
+    assert_eq!(ages(&database(&store, Kind::Local), "a").len(), 3);
     let other = Store::local();
     let none = prune(&other, &["--keep", "90d"]).expect(69);
     assert!(none.err().contains("no store there yet"), "{none}");

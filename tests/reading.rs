@@ -263,7 +263,8 @@ fn status_in_json_has_the_documented_fields() {
             "lock",
             "next_due",
             "schedule",
-            "state"
+            "state",
+            "waiting"
         ]
     );
     assert_eq!(

@@ -21,6 +21,7 @@ mount:mount                 small and read-only file systems
 setpriv:util-linux          a user who may not
 script:bsdutils             a terminal
 ip:iproute2                 hosts with a network of their own
+bindfs:bindfs               mounts whose locks end at them
 mkfs.ext4:e2fsprogs         the NFS lab's server has a disk (its own packages it downloads itself and installs nothing)
 END
 )

@@ -41,6 +41,7 @@ impl Folder {
             &StoreUrl::Sqlite {
                 path: self.db(),
                 shared,
+                server_lease: None,
             },
             Purpose::Run,
             None,
@@ -51,6 +52,7 @@ impl Folder {
         open(
             &StoreUrl::Lockfile {
                 directory: self.0.path().to_owned(),
+                server_lease: None,
             },
             Purpose::Run,
             None,
@@ -427,6 +429,7 @@ fn the_databases_of_others_and_damaged_ones_are_refused_with_a_word() {
     let url = StoreUrl::Sqlite {
         path: folder.db(),
         shared: false,
+        server_lease: None,
     };
     let error = |content: &dyn Fn()| {
         let _ = fs::remove_file(folder.db());
@@ -472,6 +475,7 @@ fn paths_that_are_no_store_are_refused_with_a_word() {
             &StoreUrl::Sqlite {
                 path: path.to_owned(),
                 shared: false,
+                server_lease: None,
             },
             purpose,
             None,
@@ -495,6 +499,7 @@ fn paths_that_are_no_store_are_refused_with_a_word() {
     let lockfile = message(open(
         &StoreUrl::Lockfile {
             directory: folder.0.path().join("none"),
+            server_lease: None,
         },
         Purpose::Run,
         None,
@@ -509,9 +514,11 @@ fn a_store_that_is_pinned_and_missing_is_not_made() {
         StoreUrl::Sqlite {
             path: folder.db(),
             shared: false,
+            server_lease: None,
         },
         StoreUrl::Lockfile {
             directory: folder.0.path().to_owned(),
+            server_lease: None,
         },
     ] {
         let error = message(open(&url, Purpose::Run, Some("an-id")));
@@ -553,6 +560,7 @@ fn a_link_to_the_database_leads_to_the_same_locks_and_a_second_name_is_refused()
         &StoreUrl::Sqlite {
             path: folder.0.path().join("second.db"),
             shared: false,
+            server_lease: None,
         },
         Purpose::Run,
         None,
@@ -568,6 +576,7 @@ fn a_local_store_stays_local() {
         &StoreUrl::Sqlite {
             path: folder.db(),
             shared: true,
+            server_lease: None,
         },
         Purpose::Run,
         None,

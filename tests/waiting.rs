@@ -55,6 +55,8 @@ fn one_too_many_is_refused_at_once_and_told_why(
     // one that has no limit is counted as well
     let waiting = [waiter(&store, &[]), waiter(&store, &TWO)];
     wait_until("two waiters", || waiters(&store, kind) == 2);
+    let status = finish(store.joblock("status").arg("a")).expect(0).out();
+    assert!(status.contains("2 wait for the lock"), "{status}");
     let refused = waiter(&store, &TWO).finish().expect(75);
     let says = refused.err();
     assert!(

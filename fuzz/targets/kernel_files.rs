@@ -6,7 +6,7 @@ use std::path::Path;
 
 use joblock::plan::name_and_parent;
 use joblock::store::folder::Group;
-use joblock::store::mount;
+use joblock::store::mount::{self, lease, lies, lies::Around};
 use joblock::store::record::{OomCounter, OutOfMemory};
 use joblock::supervise::cgroup::{self, JobCgroup, Seen};
 use joblock::supervise::{memory, process, tree};
@@ -47,9 +47,15 @@ fn mounts(text: &str) {
         let path = Path::new(path);
         if let Some(found) = mount::find(text, path) {
             assert!(path.starts_with(&found.point));
-            let _ = (found.lie("flock"), found.lie("posix"));
+            let seen = Around::default();
+            let (both, one) = (
+                lies::judge(&found, lies::LOCKFILE, &seen),
+                lies::judge(&found, lies::SQLITE, &seen),
+            );
+            assert!(one.iter().all(|lie| both.contains(lie)));
+            assert!(lies::layers(&found).iter().all(|layer| layer.is_absolute()));
         }
-        let _ = mount::lease_in(text, path);
+        let _ = lease::in_mountstats(text, path);
     }
 }
 

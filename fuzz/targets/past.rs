@@ -69,9 +69,11 @@ impl Past {
             Kind::Local | Kind::Shared => StoreUrl::Sqlite {
                 path,
                 shared: kind == Kind::Shared,
+                server_lease: None,
             },
             Kind::Lockfile => StoreUrl::Lockfile {
                 directory: folder.path().to_owned(),
+                server_lease: None,
             },
         };
         fill(&url);

@@ -12,7 +12,10 @@ use super::readable;
 pub fn check(data: &[u8]) {
     match parse_store_url(OsStr::from_bytes(data), Path::new("/here")) {
         Ok(url) => {
-            let (StoreUrl::Sqlite { path, .. } | StoreUrl::Lockfile { directory: path }) = &url;
+            let (StoreUrl::Sqlite { path, .. }
+            | StoreUrl::Lockfile {
+                directory: path, ..
+            }) = &url;
             assert!(path.is_absolute());
             let text = store_url_text(&url);
             assert_eq!(

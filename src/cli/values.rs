@@ -56,6 +56,17 @@ pub fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// A reason that says something: it is all that later tells why a job was let run where it is not safe.
+pub fn unsafe_reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err(
+            "say why the job may run although two of it could: it stands in each run's record"
+                .to_owned(),
+        );
+    }
+    reason(text)
+}
+
 /// `KEY=VALUE`; KEY is made like a job's name.
 pub fn tag(text: &str) -> Result<(String, String), String> {
     let Some((key, value)) = text.split_once('=') else {

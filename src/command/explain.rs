@@ -154,6 +154,10 @@ fn parts(planned: &Planned) -> Vec<Part> {
             &from.keep,
         ),
     ]);
+    if let Some(reason) = &plan.accept_unsafe_mount {
+        let source = &from.accept_unsafe_mount;
+        parts.push(part("accept unsafe mount", reason.clone(), source));
+    }
     if let Some(reason) = &plan.reason {
         parts.push(part("reason", reason.clone(), &from.reason));
     }

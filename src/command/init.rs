@@ -9,8 +9,10 @@ use super::{Setting, go_on_where_it_may_hang};
 use crate::cli::{Global, InitArgs};
 use crate::exit;
 use crate::guess;
+use crate::output::say;
 use crate::plan::{Environment, machines_store, parse_store_url};
 use crate::store::folder::{self, Group};
+use crate::store::mount::lies;
 use crate::store::{self, Purpose, StoreUrl};
 
 /// Makes the store that is meant and says what was made.
@@ -20,6 +22,7 @@ pub fn run(args: &InitArgs, global: &Global) -> anyhow::Result<u8> {
     go_on_where_it_may_hang(&url)?;
     let mut did = folder::prepare(&url, group.as_ref())?;
     let existed = store::open(&url, Purpose::Read, None).is_ok();
+    let lies = lies::of_store(&url)?;
     let about = store::open(&url, Purpose::Run, None)?.about();
     if let Some(group) = &group {
         // what opening it made, should the folder's habits not have done it already
@@ -35,6 +38,12 @@ pub fn run(args: &InitArgs, global: &Global) -> anyhow::Result<u8> {
         "its id is {}; store-id = \"{}\" in the jobs file pins it",
         about.id, about.id
     ));
+    if !lies.is_empty() {
+        say(format_args!(
+            "the store is not safe, and no job will be started with it: {}; but with --accept-unsafe-mount REASON",
+            lies::listed(&lies)
+        ));
+    }
     let mut out = io::stdout();
     for line in did {
         writeln!(out, "{line}")?;
@@ -55,9 +64,14 @@ fn meant(args: &InitArgs, global: &Global) -> anyhow::Result<StoreUrl> {
 
 fn shared(url: StoreUrl, wanted: bool) -> anyhow::Result<StoreUrl> {
     match url {
-        StoreUrl::Sqlite { path, shared } => Ok(StoreUrl::Sqlite {
+        StoreUrl::Sqlite {
+            path,
+            shared,
+            server_lease,
+        } => Ok(StoreUrl::Sqlite {
             path,
             shared: shared || wanted,
+            server_lease,
         }),
         StoreUrl::Lockfile { .. } if wanted => {
             bail!(

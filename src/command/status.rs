@@ -60,6 +60,7 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
     Ok(JobStatus {
         job: job.to_owned(),
         seen: look.lock(&name)?,
+        waiting: look.waiting(&name)?,
         lock: name.into(),
         last: look.last_run(job)?,
         last_success: look.last_success(job)?,

@@ -34,7 +34,7 @@ pub const TOP: &[Key] = &[
         "store",
         "a URL",
         r#""sqlite:/var/lib/joblock/joblock.db""#,
-        "Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY. A relative path is taken from the jobs file's own folder.",
+        "Where locks and history are: sqlite:PATH, sqlite:PATH?shared or lockfile:DIRECTORY. A relative path is taken from the jobs file's own folder. ?server-lease=90s (or &server-lease=90s) says after how long the file server gives a silent machine's locks away, where the kernel can't tell.",
     ),
     key(
         "store-id",
@@ -147,6 +147,12 @@ pub const JOB: &[Key] = &[
         "true or false",
         "true",
         "As a container's PID 1, accept a store that no other container can see. Default: false.",
+    ),
+    key(
+        "accept-unsafe-mount",
+        "a text",
+        r#""both sides are one machine""#,
+        "Start the job although the mount that the store is on lies: its locks don't reach other machines, for example. The text says why, and stands in each run's record with what was accepted. It is warned of at each start. A mount that is read-only, and a store made as a local one, are never accepted. Default: such a start is refused (exit code 69).",
     ),
     key(
         "reason",

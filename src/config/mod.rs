@@ -91,6 +91,8 @@ pub struct Job {
     pub wait_for_children: Option<At<bool>>,
     /// `private-store`.
     pub private_store: Option<At<bool>>,
+    /// `accept-unsafe-mount`: why.
+    pub accept_unsafe_mount: Option<At<String>>,
     /// `reason`.
     pub reason: Option<At<String>>,
     /// `tags`.

@@ -228,6 +228,9 @@ impl<'a, 't> Table<'a, 't> {
             })?,
             wait_for_children: self.get("wait-for-children", flag)?,
             private_store: self.get("private-store", flag)?,
+            accept_unsafe_mount: self.get("accept-unsafe-mount", |v| {
+                cli::unsafe_reason(text_of(v)?).map_err(Fault::Text)
+            })?,
             reason: self.get("reason", |v| cli::reason(text_of(v)?).map_err(Fault::Text))?,
             tags: self
                 .get("tags", tags)?

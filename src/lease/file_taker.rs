@@ -1,10 +1,15 @@
 //! What an attempt does in a `lockfile:` store once it has the kernel lock, which is the authority there.
 //!
-//! An unreleased grant in the file is over then: nobody else can have the lock. Only where the history tells of a later
-//! grant than the file, which was put in the place of another one, somebody may still run; it is waited for as for a lease.
+//! An unreleased grant in the file is over then, as nobody else can have the lock: if its run can be looked for from here, or the
+//! file system is local. A file server may forget locks, though (NFSv3: nfsd restarted without telling the clients; NFSv4: two clients
+//! of one name), and then two have it. So what is left of a grant that was made elsewhere is waited for as for a lease: its
+//! holder's heartbeats go on in the file, and it must have been silent for its TTL. The same where the history tells of a later
+//! grant than the file, which was put in the place of another one.
+
+use std::time::Duration;
 
 use super::row::{self, Row};
-use super::takeover::{Decision, FileId, Sighting, Unreleased, decide};
+use super::takeover::{Decision, FileId, Mark, Sighting, Unreleased, decide};
 pub use super::taker::Over;
 use crate::clock::Boot;
 use crate::name::{RunId, Token};
@@ -18,6 +23,10 @@ pub enum Step<H> {
     Remember(Sighting),
     /// End what this run left on this machine: [`FileTaker::cleared`].
     Clear(H),
+    /// Lay the claim on this grant, durably: [`FileTaker::claimed`].
+    Claim(Token),
+    /// Read the lock file's slots once more: [`FileTaker::looked_again`].
+    LookAgain(Row<H>),
     /// Write the grant into the file, durably: [`FileTaker::written`].
     Write(Token),
     /// Look whether the kernel lock is still ours, and its file at its path: [`FileTaker::lock_read`].
@@ -35,8 +44,43 @@ pub struct Found<H> {
     pub owner: RunId,
     /// It was released.
     pub released: bool,
+    /// Its renewals in the file.
+    pub seq: u64,
+    /// The lease's length.
+    pub ttl: Duration,
+    /// The kernel lock proves it over, but for what can be looked for from here: the file system is local, or the run was on this
+    /// machine, where its pids mean something.
+    pub proven: bool,
     /// Who.
     pub holder: H,
+}
+
+impl<H: Clone> Found<H> {
+    fn row(&self, file: FileId) -> Row<H> {
+        Row {
+            token: self.token,
+            owner: self.owner.clone(),
+            released: self.released,
+            seq: 0,
+            ttl: self.ttl,
+            granted_on: file,
+            holder: self.holder.clone(),
+        }
+    }
+}
+
+/// What must not change while `row` is waited for, and for how long: the heartbeats of its own run, or, where it stands in another file's
+/// place, of the one that this file tells of.
+pub fn watch<H>(row: &Row<H>, found: Option<&Found<H>>, file: FileId) -> (Mark, Duration) {
+    let own = found.map(|found| (found.token, &found.owner, found.seq));
+    let mark = row.mark(own, file);
+    match found.filter(|found| mark.slot_seq.is_none() && !found.released) {
+        Some(found) => {
+            let slot_seq = Some(found.seq);
+            (Mark { slot_seq, ..mark }, row.ttl.max(found.ttl))
+        }
+        None => (mark, row.ttl),
+    }
 }
 
 /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
@@ -59,6 +103,10 @@ pub struct FileTaker<H> {
     sent: Boot,
     /// Whose runs are to be cleared away, the last first.
     old: Vec<H>,
+    /// What is waited for, and how it was seen.
+    watched: Option<(Row<H>, Option<Mark>)>,
+    /// The grant in the file, if the kernel lock does not prove it over.
+    claim: Option<Token>,
     until: Boot,
 }
 
@@ -79,6 +127,8 @@ impl<H: Clone> FileTaker<H> {
             token,
             sent: before,
             old: Vec::new(),
+            watched: None,
+            claim: None,
             until: before,
         };
         let later = later(row, newest);
@@ -93,9 +143,24 @@ impl<H: Clone> FileTaker<H> {
             later.is_some()
                 || row.granted_on != file && found.is_none_or(|found| found.owner != row.owner)
         };
+        // its end may have come into the history alone
+        let ended = |found: &&Found<H>| {
+            row.is_some_and(|row| {
+                row.released && (row.token, &row.owner) == (found.token, &found.owner)
+            })
+        };
+        let unsure = found
+            .filter(|found| !found.released && !found.proven && later.is_none())
+            .filter(|found| !ended(found));
+        taker.claim = unsure.map(|found| found.token);
         if let Some(row) = row.filter(|row| !row.released).filter(elsewhere) {
             taker.old.push(row.holder.clone());
+            taker.watched = Some((row.clone(), None));
             return (taker, Step::Look(row.clone()));
+        }
+        if let Some(row) = unsure.map(|found| found.row(file)) {
+            taker.watched = Some((row.clone(), None));
+            return (taker, Step::Look(row));
         }
         let step = taker.clear_or_write(before);
         (taker, step)
@@ -103,6 +168,9 @@ impl<H: Clone> FileTaker<H> {
 
     /// After [`Step::Look`]; `after`: the clock after it.
     pub fn looked(&mut self, seen: &Unreleased, known: Option<Sighting>, after: Boot) -> Step<H> {
+        if let Some((_, mark)) = &mut self.watched {
+            *mark = Some(seen.mark);
+        }
         match decide(seen, known.as_ref(), self.before, after) {
             Decision::Wait { sighting, until } => {
                 self.until = until;
@@ -131,7 +199,28 @@ impl<H: Clone> FileTaker<H> {
         if alive {
             return Step::Over(Over::Alive);
         }
-        self.clear_or_write(now)
+        match (self.clear_or_write(now), self.claim) {
+            (Step::Write(_), Some(token)) => Step::Claim(token),
+            (step, _) => step,
+        }
+    }
+
+    /// After [`Step::Claim`].
+    pub fn claimed(&self) -> Step<H> {
+        match &self.watched {
+            Some((row, _)) => Step::LookAgain(row.clone()),
+            None => Step::Over(Over::Again),
+        }
+    }
+
+    /// After [`Step::LookAgain`].
+    pub fn looked_again(&mut self, mark: Mark, now: Boot) -> Step<H> {
+        match &self.watched {
+            Some((_, Some(seen))) if *seen == mark => self.clear_or_write(now),
+            // Alive after all. The claim stays.
+            Some((row, _)) => Step::Over(Over::Until(now + row.ttl)),
+            None => Step::Over(Over::Again),
+        }
     }
 
     /// After [`Step::Write`].
@@ -158,7 +247,6 @@ mod tests {
     use super::*;
     use crate::lease::takeover::FileId;
     use rstest::rstest;
-    use std::time::Duration;
 
     const FILE: FileId = FileId { dev: 1, ino: 2 };
     const OTHER: FileId = FileId { dev: 1, ino: 3 };
@@ -216,20 +304,30 @@ mod tests {
                 "00ff00ff00ff00fe".parse().expect("a run id")
             },
             released: false,
+            ttl: row.ttl,
+            seq: 0,
+            proven: true,
             holder: (),
         });
         let (_, step) = FileTaker::begin(Boot(5), FILE, found.as_ref(), Some(&row), None);
         assert_eq!(step == Step::Look(row), waits, "{step:?}");
     }
 
-    #[test]
-    fn the_lock_is_looked_at_after_the_grant_and_the_deadline_counts_from_before_it() {
-        let found = Found {
+    fn found(proven: bool) -> Found<()> {
+        Found {
             token: Token(6),
             owner: row(6).owner,
             released: false,
+            seq: 0,
+            ttl: row(6).ttl,
+            proven,
             holder: (),
-        };
+        }
+    }
+
+    #[test]
+    fn the_lock_is_looked_at_after_the_grant_and_the_deadline_counts_from_before_it() {
+        let found = found(true);
         let (mut taker, step) = FileTaker::begin(Boot(5), FILE, Some(&found), Some(&row(6)), None);
         assert_eq!(step, Step::Clear(()));
         assert_eq!(taker.cleared(true, Boot(7)), Step::Over(Over::Alive));
@@ -241,5 +339,105 @@ mod tests {
         };
         assert_eq!(taker.lock_read(true), Step::Over(granted));
         assert_eq!(taker.lock_read(false), Step::Over(Over::Again));
+    }
+
+    fn unreleased(seq: u64) -> Unreleased {
+        let (row, found) = (
+            row(6),
+            Found {
+                seq,
+                ..found(false)
+            },
+        );
+        Unreleased {
+            mark: watch(&row, Some(&found), FILE).0,
+            granted_on: FILE,
+            same_boot: Some(false),
+            local_file: false,
+            local_store: false,
+            ttl: row.ttl,
+        }
+    }
+
+    fn at(seconds: u64) -> Boot {
+        Boot(0) + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_server_that_forgot_the_lock_gives_it_to_nobody_while_its_holder_has_heartbeats() {
+        let (mut taker, step) =
+            FileTaker::begin(at(5), FILE, Some(&found(false)), Some(&row(6)), None);
+        assert_eq!(step, Step::Look(row(6)));
+        let sighting = Sighting {
+            mark: unreleased(3).mark,
+            first: at(6),
+        };
+        let kept = taker.looked(&unreleased(3), None, at(6));
+        assert_eq!(kept, Step::Remember(sighting));
+        assert_eq!(taker.remembered(), Step::Over(Over::Until(at(51))));
+
+        let begin = || FileTaker::begin(at(51), FILE, Some(&found(false)), Some(&row(6)), None).0;
+        let step = begin().looked(&unreleased(4), Some(sighting), at(52));
+        assert!(matches!(step, Step::Remember(_)), "it was alive: {step:?}");
+        let mut taker = begin();
+        let step = taker.looked(&unreleased(3), Some(sighting), at(52));
+        assert_eq!(step, Step::Clear(()));
+        assert_eq!(taker.cleared(false, at(53)), Step::Claim(Token(6)));
+        assert_eq!(taker.claimed(), Step::LookAgain(row(6)));
+        let mut again = taker.clone();
+        let alive = again.looked_again(unreleased(4).mark, at(54));
+        assert_eq!(alive, Step::Over(Over::Until(at(99))));
+        let silent = taker.looked_again(unreleased(3).mark, at(54));
+        assert_eq!(silent, Step::Write(Token(7)));
+    }
+
+    #[test]
+    fn a_grant_in_this_file_counts_beside_one_on_another() {
+        let old = Row {
+            owner: "00ff00ff00ff00fe".parse().expect("a run id"),
+            ..row(5)
+        };
+        let found = found(false);
+        let (mut taker, step) = FileTaker::begin(at(5), OTHER, Some(&found), Some(&old), None);
+        assert_eq!(step, Step::Look(old.clone()));
+        let mark = |seq| {
+            watch(
+                &old,
+                Some(&Found {
+                    seq,
+                    ..found.clone()
+                }),
+                OTHER,
+            )
+            .0
+        };
+        assert_ne!(mark(3), mark(4));
+        let lapsed = |seq| Unreleased {
+            mark: mark(seq),
+            ..unreleased(seq)
+        };
+        let first = at(5);
+        let known = Sighting {
+            mark: mark(3),
+            first,
+        };
+        taker.before = first + old.ttl;
+        assert_eq!(
+            taker.looked(&lapsed(3), Some(known), at(51)),
+            Step::Clear(())
+        );
+        assert_eq!(taker.cleared(false, at(51)), Step::Clear(()));
+        assert_eq!(taker.cleared(false, at(51)), Step::Claim(Token(6)));
+        assert_eq!(taker.claimed(), Step::LookAgain(old));
+    }
+
+    #[test]
+    fn what_the_history_knows_the_end_of_is_not_waited_for() {
+        let ended = Row {
+            released: true,
+            ..row(6)
+        };
+        let (_, step) = FileTaker::begin(at(5), FILE, Some(&found(false)), Some(&ended), None);
+        assert_eq!(step, Step::Clear(()));
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::text;
 use crate::clock::Wall;
 use crate::name::Token;
-use crate::store::record::{Outcome, RunRecord, Tail, Trigger, Who};
+use crate::store::record::{Outcome, RunRecord, Tail, Trigger, UnsafeMount, Who};
 use crate::store::{About, Holder, Observed, Processes, Request};
 
 /// The version of all JSON that joblock prints.
@@ -71,6 +71,7 @@ pub struct RunJson<'a> {
     pub pid: i32,
     pub command: Vec<String>,
     pub redacted: bool,
+    pub unsafe_mount: Option<&'a UnsafeMount>,
     pub cwd: String,
     pub started: String,
     pub ended: Option<String>,
@@ -114,6 +115,7 @@ impl<'a> From<&'a RunRecord> for RunJson<'a> {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             redacted: run.redacted,
+            unsafe_mount: run.unsafe_mount.as_ref(),
             cwd: run.cwd.to_string_lossy().into_owned(),
             started: moment(run.started),
             ended: end.map(|e| moment(e.at)),

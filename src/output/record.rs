@@ -198,6 +198,7 @@ pub(crate) mod tests {
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
             redacted: false,
+            unsafe_mount: None,
             cwd: "/srv".into(),
             started: ago(seconds),
             outcome,

@@ -8,7 +8,7 @@ use super::record::{duration, holder, outcome_cell, signal, user};
 use super::table::{Tone, Words, list, paint, table};
 use super::text::{command_line, visible};
 use super::time::{memory, took};
-use crate::store::record::{End, OutOfMemory, RunRecord, Tail};
+use crate::store::record::{End, OutOfMemory, RunRecord, Tail, UnsafeMount};
 
 /// How many of the last lines of output are shown.
 const LINES: usize = 10;
@@ -74,6 +74,9 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
     if run.redacted {
         row("redacted", "parts of the command were hidden".into());
     }
+    if let Some(accepted) = &run.unsafe_mount {
+        row("unsafe mount", unsafe_mount(accepted));
+    }
     row("folder", run.cwd.to_string_lossy().into_owned().into());
     let notes = [
         run.note.as_ref(),
@@ -87,6 +90,16 @@ pub fn text(page: &Page, run: &RunRecord, tail: Option<&Tail>) -> String {
         text.push_str(&output(page, tail));
     }
     text
+}
+
+/// Why it was started although the store's mount lies, and what was accepted.
+fn unsafe_mount(unsafe_mount: &UnsafeMount) -> Words {
+    let UnsafeMount { reason, accepted } = unsafe_mount;
+    if accepted.is_empty() {
+        return format!("would have been accepted ({reason}), and the mount was fine").into();
+    }
+    let text = format!("accepted ({reason}): {}", accepted.join("; "));
+    Words::toned(text, Tone::Warn)
 }
 
 fn ending(end: &End, row: &mut impl FnMut(&'static str, Words)) {

@@ -20,6 +20,8 @@ pub struct JobStatus {
     pub lock: String,
     /// That lock, if it was ever granted.
     pub seen: Option<Observed>,
+    /// How many wait for that lock.
+    pub waiting: u32,
     /// Its newest run; attempts that were refused or skipped are none.
     pub last: Option<RunRecord>,
     /// The end of its newest success.
@@ -108,6 +110,11 @@ impl JobStatus {
         lines.push(format!("run {}{token}", holder.run_id.short()));
         if let Some(at) = seen.heartbeat {
             lines.push(format!("heartbeat {}", page.distance(at)));
+        }
+        match self.waiting {
+            0 => {}
+            1 => lines.push("1 waits for the lock".into()),
+            n => lines.push(format!("{n} wait for the lock")),
         }
         lines.extend(seen.stopping.as_ref().map(|r| asked(page, "stop asked", r)));
         lines.extend(seen.revoked.as_ref().map(|r| asked(page, "revoked", r)));
@@ -198,6 +205,7 @@ struct JobJson<'a> {
     job: &'a str,
     state: State,
     lock: Option<LockJson<'a>>,
+    waiting: u32,
     last_run: Option<RunJson<'a>>,
     last_success: Option<String>,
     schedule: Option<&'a str>,
@@ -214,6 +222,7 @@ impl<'a> StatusJson<'a> {
                 .seen
                 .as_ref()
                 .map(|seen| LockJson::new(&status.lock, seen, now)),
+            waiting: status.waiting,
             last_run: status.last.as_ref().map(RunJson::from),
             last_success: status.last_success.map(moment),
             schedule: status.schedule.as_deref(),
@@ -266,6 +275,7 @@ mod tests {
 
     fn status(seen: Option<Observed>, last: Option<RunRecord>) -> JobStatus {
         JobStatus {
+            waiting: 0,
             job: "sync".into(),
             lock: "sync".into(),
             seen,

@@ -91,7 +91,7 @@ pub fn folder_of(url: &StoreUrl) -> Result<PathBuf, StoreError> {
             name.push(".peer");
             name.into()
         }
-        StoreUrl::Lockfile { directory } => trust::follow(directory)?.path.join("peer"),
+        StoreUrl::Lockfile { directory, .. } => trust::follow(directory)?.path.join("peer"),
     })
 }
 

@@ -92,8 +92,10 @@ fn cut(text: &str) -> String {
 pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side {
     let place = Place::here();
     let local = mount::is_local_at(folder).unwrap_or(false);
+    let (StoreUrl::Lockfile { server_lease, .. } | StoreUrl::Sqlite { server_lease, .. }) = url;
+    let lease = mount::lease::behind(folder, *server_lease).filter(|_| !local);
     let seen = mount::of(folder).map(|m| MountSide {
-        server_lease_seconds: m.server_lease().map(|lease| lease.as_secs()),
+        server_lease_seconds: lease.map(|lease| lease.length.as_secs()),
         source: cut(&m.source),
         point: cut(&m.point.display().to_string()),
         kind: cut(&m.kind),
@@ -102,8 +104,8 @@ pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side 
     });
     // what a store that is yet to be made will be
     let (text, by_kernel_locks) = match url {
-        StoreUrl::Lockfile { directory } => (format!("lockfile:{}", directory.display()), true),
-        StoreUrl::Sqlite { path, shared } => (
+        StoreUrl::Lockfile { directory, .. } => (format!("lockfile:{}", directory.display()), true),
+        StoreUrl::Sqlite { path, shared, .. } => (
             format!("sqlite:{}", path.display()),
             store.map_or(local && !shared, |about| !about.shared),
         ),

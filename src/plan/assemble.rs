@@ -232,7 +232,6 @@ fn assemble(
         what.lock_source,
         trigger_source,
     );
-    let option = |given: bool| given.then_some(true);
     let plan = RunPlan {
         store: store.url,
         store_id: store.pinned,
@@ -277,16 +276,14 @@ fn assemble(
                 j.signal.as_ref()
             })
             .unwrap_or(libc::SIGTERM),
-        leftovers: match entry.pick(
-            &mut from.leftovers,
-            option(start.wait_for_children),
-            "--wait-for-children",
-            |j| j.wait_for_children.as_ref(),
-        ) {
-            Some(true) => Leftovers::WaitFor,
-            Some(false) | None => Leftovers::End,
-        },
+        leftovers: leftovers(start, entry, &mut from.leftovers),
         trigger,
+        accept_unsafe_mount: entry.pick(
+            &mut from.accept_unsafe_mount,
+            start.accept_unsafe_mount.clone(),
+            "--accept-unsafe-mount",
+            |j| j.accept_unsafe_mount.as_ref(),
+        ),
         reason: entry.pick(&mut from.reason, start.reason.clone(), "--reason", |j| {
             j.reason.as_ref()
         }),
@@ -335,6 +332,17 @@ fn wait(start: &StartArgs, entry: &Entry<'_>, source: &mut Source) -> Wait {
         None | Some(Span::For(Duration::ZERO)) => Wait::No,
         Some(Span::For(length)) => Wait::For(length),
         Some(Span::Forever) => Wait::Forever,
+    }
+}
+
+fn leftovers(start: &StartArgs, entry: &Entry<'_>, source: &mut Source) -> Leftovers {
+    let option = start.wait_for_children.then_some(true);
+    let wait = entry.pick(source, option, "--wait-for-children", |j| {
+        j.wait_for_children.as_ref()
+    });
+    match wait {
+        Some(true) => Leftovers::WaitFor,
+        Some(false) | None => Leftovers::End,
     }
 }
 
@@ -398,6 +406,7 @@ mod tests {
         tags = { team = "search", kind = "nightly" }
         wait-for-children = true
         unless-succeeded-within = "6h"
+        accept-unsafe-mount = "one machine"
     "#;
 
     fn verb(line: &str) -> Verb {
@@ -457,6 +466,10 @@ mod tests {
         assert_eq!((plan.capture, plan.verbosity), (Some(1024), 1));
         assert_eq!(plan.leftovers, Leftovers::WaitFor);
         assert_eq!(sources.wait.to_string(), "/etc/joblock/joblock.toml:5");
+        assert_eq!(plan.accept_unsafe_mount.as_deref(), Some("one machine"));
+        let line = "joblock run sync --accept-unsafe-mount two";
+        let plan = run(line, FILE).plan;
+        assert_eq!(plan.accept_unsafe_mount.as_deref(), Some("two"));
     }
 
     #[test]

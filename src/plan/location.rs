@@ -3,12 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::environment::{Environment, SYSTEM_FOLDER};
 use super::{PlanError, Source};
 use crate::config::JobsFile;
+use crate::duration;
+use crate::lease::timing::Timing;
 use crate::store::{StoreError, StoreUrl};
 
 /// The store, and why it is this one.
@@ -44,14 +47,22 @@ pub enum UrlError {
     NoPath(String),
     /// `?something`.
     #[error(
-        "{given:?} ends in ?{}, which is unknown: the only one is ?shared, for sqlite:",
+        "{given:?} has the parameter {}, which is unknown: there are shared, for sqlite:, and server-lease=DURATION, as in sqlite:PATH?shared&server-lease=90s",
         parameter.escape_debug()
     )]
     Parameter {
         /// As given.
         given: String,
-        /// What stands behind the question mark.
+        /// Of what stands behind the question mark.
         parameter: String,
+    },
+    /// `?server-lease=` of what is none.
+    #[error("{given:?}: server-lease: {why}")]
+    Lease {
+        /// As given.
+        given: String,
+        /// The matter, and what to write.
+        why: String,
     },
     /// `postgres:` and others of the design that are not there yet.
     #[error("{0}: is not there yet: use sqlite:PATH or lockfile:DIRECTORY")]
@@ -71,7 +82,7 @@ const LATER: &[&str] = &[
     "etcd",
 ];
 
-/// Reads `sqlite:PATH`, `sqlite:PATH?shared` or `lockfile:DIRECTORY`. A relative path is taken from `folder`,
+/// Reads `sqlite:PATH`, `sqlite:PATH?shared` or `lockfile:DIRECTORY`, with `?server-lease=` or `&server-lease=` behind them. A relative path is taken from `folder`,
 /// which is absolute. Nothing is looked up.
 pub fn parse_store_url(text: &OsStr, folder: &Path) -> Result<StoreUrl, UrlError> {
     let given = || text.to_string_lossy().into_owned();
@@ -96,29 +107,60 @@ pub fn parse_store_url(text: &OsStr, folder: &Path) -> Result<StoreUrl, UrlError
             example,
         });
     }
-    let (path, parameter) = match path.iter().rposition(|&b| b == b'?') {
+    let (path, parameters) = match path.iter().rposition(|&b| b == b'?') {
         Some(mark) => (&path[..mark], Some(&path[mark + 1..])),
         None => (path, None),
     };
-    let shared = match parameter {
-        None => false,
-        Some(b"shared") if known == "sqlite" => true,
-        Some(other) => {
-            return Err(UrlError::Parameter {
-                given: given(),
-                parameter: String::from_utf8_lossy(other).into_owned(),
-            });
+    let (mut shared, mut server_lease) = (false, None);
+    for parameter in parameters.iter().flat_map(|p| p.split(|&b| b == b'&')) {
+        match String::from_utf8_lossy(parameter).split_once('=') {
+            None if parameter == b"shared" && known == "sqlite" => shared = true,
+            Some(("server-lease", value)) if server_lease.is_none() => {
+                server_lease = Some(server_lease_of(value).map_err(|why| UrlError::Lease {
+                    given: given(),
+                    why,
+                })?);
+            }
+            _ => {
+                return Err(UrlError::Parameter {
+                    given: given(),
+                    parameter: String::from_utf8_lossy(parameter).into_owned(),
+                });
+            }
         }
-    };
+    }
     if path.is_empty() {
         return Err(UrlError::NoPath(given()));
     }
     let path = without_dots(&folder.join(OsString::from_vec(path.to_vec())));
     Ok(if known == "sqlite" {
-        StoreUrl::Sqlite { path, shared }
+        StoreUrl::Sqlite {
+            path,
+            shared,
+            server_lease,
+        }
     } else {
-        StoreUrl::Lockfile { directory: path }
+        StoreUrl::Lockfile {
+            directory: path,
+            server_lease,
+        }
     })
+}
+
+/// The server's, so the user can't choose it: one that is too short for a job to be ended in is told before it is tried.
+fn server_lease_of(text: &str) -> Result<Duration, String> {
+    let lease = duration::finite(text).map_err(|e| e.to_string())?;
+    if lease < Timing::MIN {
+        return Err(format!(
+            "in {} no job can be ended and known to be gone: it takes {}; have the server give longer leases",
+            duration::text(lease),
+            duration::text(Timing::MIN)
+        ));
+    }
+    // whole milliseconds, as they are written again
+    Ok(Duration::from_millis(
+        u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 /// `.` removed; `..` stays, since behind a symbolic link it leads elsewhere than it looks.
@@ -130,17 +172,25 @@ fn without_dots(path: &Path) -> PathBuf {
 
 /// The store's URL as text, for messages and for `$JOBLOCK_STORE`: what [`parse_store_url`] reads back.
 pub fn store_url_text(url: &StoreUrl) -> OsString {
-    let (scheme, path, end) = match url {
+    let (scheme, path, shared, server_lease) = match url {
         StoreUrl::Sqlite {
             path,
-            shared: false,
-        } => ("sqlite:", path, ""),
-        StoreUrl::Sqlite { path, shared: true } => ("sqlite:", path, "?shared"),
-        StoreUrl::Lockfile { directory } => ("lockfile:", directory, ""),
+            shared,
+            server_lease,
+        } => ("sqlite:", path, *shared, server_lease),
+        StoreUrl::Lockfile {
+            directory,
+            server_lease,
+        } => ("lockfile:", directory, false, server_lease),
     };
     let mut text = OsString::from(scheme);
     text.push(path);
-    text.push(end);
+    let lease = server_lease.map(|lease| format!("server-lease={}", duration::text(lease)));
+    let parameters = [shared.then(|| "shared".to_owned()), lease];
+    for (parameter, mark) in parameters.into_iter().flatten().zip(["?", "&"]) {
+        text.push(mark);
+        text.push(parameter);
+    }
     text
 }
 
@@ -204,6 +254,7 @@ pub fn locate_store(
             let url = StoreUrl::Sqlite {
                 path: folder.join("joblock/joblock.db"),
                 shared: false,
+                server_lease: None,
             };
             found(url, Source::Default("the user's own store"), true)
         }
@@ -215,16 +266,20 @@ pub fn machines_store() -> StoreUrl {
     StoreUrl::Sqlite {
         path: Path::new(SYSTEM_FOLDER).join("joblock.db"),
         shared: false,
+        server_lease: None,
     }
 }
 
-/// `?shared` says how to create a store, not which one it is.
+/// `?shared` says how to create a store, `?server-lease` what its server does: not which one it is.
 fn same_place(one: &StoreUrl, other: &StoreUrl) -> bool {
     match (one, other) {
         (StoreUrl::Sqlite { path: one, .. }, StoreUrl::Sqlite { path: other, .. })
-        | (StoreUrl::Lockfile { directory: one }, StoreUrl::Lockfile { directory: other }) => {
-            one == other
-        }
+        | (
+            StoreUrl::Lockfile { directory: one, .. },
+            StoreUrl::Lockfile {
+                directory: other, ..
+            },
+        ) => one == other,
         _ => false,
     }
 }
@@ -253,7 +308,7 @@ pub fn refuse_private_store(
 ) -> Result<(), StoreError> {
     let path = match store {
         StoreUrl::Sqlite { path, .. } => path,
-        StoreUrl::Lockfile { directory } => directory,
+        StoreUrl::Lockfile { directory, .. } => directory,
     };
     if !is_pid_1 || private_store || !on_overlay(path) {
         return Ok(());
@@ -282,6 +337,12 @@ mod tests {
     #[case("sqlite:../b.db", "sqlite:/here/../b.db")]
     #[case("sqlite:/a/b.db?shared", "sqlite:/a/b.db?shared")]
     #[case("sqlite:/a/what?.db?shared", "sqlite:/a/what?.db?shared")]
+    #[case("sqlite:/a?server-lease=90", "sqlite:/a?server-lease=1m30s")]
+    #[case(
+        "sqlite:/a?server-lease=90s&shared",
+        "sqlite:/a?shared&server-lease=1m30s"
+    )]
+    #[case("lockfile:/a?server-lease=2.0005s", "lockfile:/a?server-lease=2s")]
     #[case("lockfile:/a/locks", "lockfile:/a/locks")]
     #[case("lockfile:locks/", "lockfile:/here/locks")]
     fn urls(#[case] text: &str, #[case] is: &str) {
@@ -299,9 +360,20 @@ mod tests {
     #[case("lockfile:///locks", "write lockfile:PATH")]
     #[case("sqlite:", "names no path")]
     #[case("sqlite:?shared", "names no path")]
-    #[case("sqlite:/a?share", "the only one is ?shared")]
-    #[case("sqlite:/a?\u{1b}[2J", "ends in ?\\u{1b}[2J,")]
-    #[case("lockfile:/a?shared", "the only one is ?shared")]
+    #[case("sqlite:/a?share", "there are shared")]
+    #[case("sqlite:/a?\u{1b}[2J", "the parameter \\u{1b}[2J,")]
+    #[case("lockfile:/a?shared", "the parameter shared, which is unknown")]
+    #[case("lockfile:/a?server-lease", "the parameter server-lease,")]
+    #[case(
+        "lockfile:/a?server-lease=9s&server-lease=8s",
+        "the parameter server-lease=8s"
+    )]
+    #[case("lockfile:/a?server-lease=soon", "server-lease: ")]
+    #[case("lockfile:/a?server-lease=forever", "server-lease: ")]
+    #[case(
+        "lockfile:/a?server-lease=1.9s",
+        "in 1s900ms no job can be ended and known to be gone: it takes 2s"
+    )]
     #[case("postgres://host/db", "not there yet")]
     #[case("redis:host", "not there yet")]
     #[case("/var/lib/joblock.db", "is no store")]

@@ -52,7 +52,7 @@ pub fn prepare(url: &StoreUrl, group: Option<&Group>) -> Result<Vec<String>, Sto
             path.parent().unwrap_or(Path::new("/")),
             path.file_name().map(OsStr::to_string_lossy),
         ),
-        StoreUrl::Lockfile { directory } => (directory.as_path(), None),
+        StoreUrl::Lockfile { directory, .. } => (directory.as_path(), None),
     };
     let broken = |error: io::Error| {
         StoreError::Unusable(format!("{} can't be made ready: {error}", folder.display()))

@@ -34,7 +34,7 @@ use crate::name::{LockName, RunId, Token};
 use pruning::{Prune, Pruned};
 use record::{Attempted, End, OutOfMemory, Query, RunRecord, Tail, Trigger, Who};
 
-/// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`.
+/// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`, each with `?server-lease=` if need be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A SQLite file and a folder of lock files beside it.
@@ -43,11 +43,15 @@ pub enum StoreUrl {
         path: PathBuf,
         /// `?shared`: create it as shared although its file system is local.
         shared: bool,
+        /// `?server-lease=`: after how long the file server gives a silent machine's locks away.
+        server_lease: Option<Duration>,
     },
     /// A folder of lock files with a history database in it.
     Lockfile {
         /// The folder, absolute.
         directory: PathBuf,
+        /// `?server-lease=`.
+        server_lease: Option<Duration>,
     },
 }
 
@@ -56,7 +60,7 @@ impl StoreUrl {
     pub fn database(&self) -> PathBuf {
         match self {
             StoreUrl::Sqlite { path, .. } => path.clone(),
-            StoreUrl::Lockfile { directory } => directory.join(lockfile::HISTORY),
+            StoreUrl::Lockfile { directory, .. } => directory.join(lockfile::HISTORY),
         }
     }
 }
@@ -83,12 +87,24 @@ pub fn open(
         _ => purpose,
     };
     let store: Box<dyn Store> = match url {
-        StoreUrl::Sqlite { path, shared } => {
-            Box::new(sqlite::SqliteStore::open(path, *shared, purpose)?)
-        }
-        StoreUrl::Lockfile { directory } => {
-            Box::new(lockfile::LockfileStore::open(directory, purpose)?)
-        }
+        StoreUrl::Sqlite {
+            path,
+            shared,
+            server_lease,
+        } => Box::new(sqlite::SqliteStore::open(
+            path,
+            *shared,
+            *server_lease,
+            purpose,
+        )?),
+        StoreUrl::Lockfile {
+            directory,
+            server_lease,
+        } => Box::new(lockfile::LockfileStore::open(
+            directory,
+            *server_lease,
+            purpose,
+        )?),
     };
     let Some(pinned) = pinned else {
         return Ok(store);
@@ -376,6 +392,8 @@ pub trait Locks {
     /// many do. Whoever dies gives it up.
     fn queue(&self, lock: &LockName, limit: Option<u32>)
     -> Result<Result<Queued, u32>, StoreError>;
+    /// How many wait for the lock, as far as the mount's record locks tell of other machines' waiters.
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError>;
     /// A look, without the kernel lock.
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError>;
     /// Every lock that was ever granted.

@@ -4,12 +4,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, StatVfs, StatVfsMountFlags};
+use rustix::fs::{Access, StatVfs};
 use rustix::io::Errno;
 
+use super::mount::lease::{self, ServerLease};
+use super::mount::lies::{self, Locks};
 use super::sqlite::db::Db;
 use super::{Finding, Level, mount, trust};
 use crate::clock::{Boot, Wall};
+use crate::duration;
+use crate::lease::timing::Timing;
 
 /// So far may a row's time lie in the future before the clocks are doubted.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -25,15 +29,15 @@ fn finding(level: Level, what: &str, detail: String) -> Finding {
     }
 }
 
-/// The file system below `path`; `locks`: the kinds of lock that must reach other machines, see [`mount::Mount::lie`].
-pub fn file_system(path: &Path, locks: &[&str]) -> Finding {
+/// The file system below `path`, and each lie of its mount; `locks`: the kinds of lock that must reach other machines.
+pub fn file_system(path: &Path, locks: &[Locks]) -> Vec<Finding> {
     const WHAT: &str = "file system";
     let Some(mount) = mount::of(path) else {
-        return finding(
+        return vec![finding(
             Level::Warning,
             WHAT,
             "not known: /proc/self/mountinfo does not tell".into(),
-        );
+        )];
     };
     let seen = format!(
         "{} at {} ({})",
@@ -41,27 +45,93 @@ pub fn file_system(path: &Path, locks: &[&str]) -> Finding {
         mount.point.display(),
         mount.options
     );
-    if rustix::fs::statvfs(path).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::RDONLY)) {
-        let point = mount.point.display();
-        return finding(
+    if let Some(point) = lies::read_only(path) {
+        let point = point.display();
+        return vec![finding(
             Level::Bad,
             WHAT,
             format!("{seen}; it is read-only, and no job can start: mount -o remount,rw {point}"),
-        );
+        )];
     }
-    if let Some(lie) = locks.iter().find_map(|kind| mount.lie(kind)) {
-        return finding(Level::Bad, WHAT, format!("{seen}; {lie}"));
-    }
-    match mount::is_local_at(path) {
-        Ok(true) => finding(Level::Ok, WHAT, seen),
-        Ok(false) if mount.kind.starts_with("nfs") => finding(Level::Ok, WHAT, seen),
-        _ => finding(
+    let lies = match lies::at(path, locks) {
+        Ok(lies) => lies,
+        Err(error) => {
+            let detail = format!("{seen}; whether it lies could not be tried: {error}");
+            return vec![finding(Level::Warning, WHAT, detail)];
+        }
+    };
+    let is_known = mount::is_local_at(path).unwrap_or(false) || mount.nfs().is_some();
+    let mut findings = vec![if is_known || !lies.is_empty() {
+        finding(Level::Ok, WHAT, seen)
+    } else {
+        finding(
             Level::Warning,
             WHAT,
             format!(
                 "{seen}; whether its locks reach other machines must be tried from two of them at once"
             ),
+        )
+    }];
+    findings.extend(lies.iter().map(|lie| {
+        let detail =
+            format!("{lie}; until then no job is started, but with --accept-unsafe-mount REASON");
+        finding(Level::Bad, "mount", detail)
+    }));
+    if let Some(time) = lies::gives_up_after(&mount).filter(|time| *time >= lies::PATIENCE) {
+        findings.push(finding(
+            Level::Warning,
+            "mount",
+            format!(
+                "{} is mounted soft and gives up on its server after {}: a job that runs then loses its lock; mount it hard",
+                mount.point.display(),
+                duration::text(time)
+            ),
+        ));
+    }
+    findings
+}
+
+/// The lease of the file server, and what follows from it for a job whose machine can't reach the server.
+pub fn server_lease(lease: &ServerLease) -> Finding {
+    let (level, more) = doubts(lease);
+    let timing = Timing::of(lease.length);
+    let after =
+        |moment: fn(Timing, Boot) -> Boot| duration::text(moment(timing, Boot(0)).since(Boot(0)));
+    let detail = format!(
+        "{lease}; a heartbeat each {}, and a job without one gets TERM after {}, KILL after {}, and is gone after {}{more}",
+        duration::text(timing.heartbeat()),
+        after(Timing::term_at),
+        after(Timing::kill_at),
+        after(Timing::gone_at),
+    );
+    finding(level, "server's lease", detail)
+}
+
+/// The same for a store whose own lease keeps two runs apart; nothing if the server has none.
+pub fn lease_beside_rows(path: &Path, given: Option<Duration>) -> Option<Finding> {
+    let is_local = mount::is_local_at(path).unwrap_or(true);
+    let lease = (!is_local).then(|| lease::behind(path, given)).flatten()?;
+    let (level, more) = doubts(&lease);
+    let detail = format!(
+        "{lease}; the server may give the kernel's lock away then, and the lease of --ttl goes on protecting{more}"
+    );
+    Some(finding(level, "server's lease", detail))
+}
+
+fn doubts(lease: &ServerLease) -> (Level, String) {
+    if lease.length < Timing::MIN {
+        return (Level::Bad, format!("; {}", lease.too_short()));
+    }
+    match lease.overruled {
+        Some(longer) => (
+            Level::Warning,
+            format!(
+                "; ?server-lease={} in the store's URL is longer and does not count: leave it out",
+                duration::text(longer)
+            ),
         ),
+        None if lease.source == lease::Source::Assumed => (Level::Warning, String::new()),
+        None => (Level::Ok, String::new()),
     }
 }
 

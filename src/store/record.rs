@@ -164,6 +164,9 @@ pub struct RunRecord {
     /// Parts of the command were hidden before it was recorded: it can't be run again from here.
     #[serde(default)]
     pub redacted: bool,
+    /// `--accept-unsafe-mount`.
+    #[serde(default)]
+    pub unsafe_mount: Option<UnsafeMount>,
     /// The working folder.
     pub cwd: PathBuf,
     /// When the attempt began.
@@ -176,6 +179,15 @@ pub struct RunRecord {
     pub held_by: Option<Holder>,
     /// A word more for people: why it was not started, that its guard was killed, …
     pub note: Option<String>,
+}
+
+/// That somebody started a job although the store's mount lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsafeMount {
+    /// Why.
+    pub reason: String,
+    /// What it does not do; empty where it would have been started without.
+    pub accepted: Vec<String>,
 }
 
 /// How a run ended.

@@ -145,6 +145,8 @@ pub struct Word {
 pub enum Level {
     /// Everybody: an error, a loss.
     Error,
+    /// Everybody but who gave `-q`: what was done all the same.
+    Warning,
     /// A person at a terminal, or who gave `-v`; never with `-q`.
     Person,
     /// Who gave `-v`.

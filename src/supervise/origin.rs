@@ -8,7 +8,7 @@ use super::{memory, process};
 use crate::clock::Wall;
 use crate::name::RunId;
 use crate::plan::RunPlan;
-use crate::store::record::{Outcome, RunRecord, Who};
+use crate::store::record::{Outcome, RunRecord, UnsafeMount, Who};
 use crate::store::{Holder, Place, Processes};
 
 /// The record of the attempt that `plan` describes, as `running` and begun now.
@@ -30,6 +30,10 @@ pub fn describe(plan: &RunPlan, place: &Place, cgroups: Option<&Seen>) -> RunRec
         oom_counters: cgroups.map(memory::counters).unwrap_or_default(),
         pid: process::own().pid,
         redacted: command != plan.command,
+        unsafe_mount: plan.accept_unsafe_mount.clone().map(|reason| UnsafeMount {
+            reason,
+            accepted: Vec::new(),
+        }),
         command,
         cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("?")),
         started: Wall::now(),

@@ -81,6 +81,9 @@ impl Locks for NoLock {
     fn queue(&self, _: &LockName, _: Option<u32>) -> Result<Result<Queued, u32>, StoreError> {
         Ok(Err(0))
     }
+    fn waiting(&self, _: &LockName) -> Result<u32, StoreError> {
+        Ok(0)
+    }
     fn inspect(&self, _: &LockName) -> Result<Observed, StoreError> {
         Ok(Observed::nobody())
     }

@@ -81,6 +81,7 @@ pub fn record(job: &str) -> RunRecord {
             OsString::from("a b"),
         ],
         redacted: false,
+        unsafe_mount: None,
         cwd: "/tmp".into(),
         started: Wall::now(),
         outcome: Outcome::Running,

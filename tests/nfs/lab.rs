@@ -148,6 +148,7 @@ impl Lab {
                 self.verb("kill", host);
                 self.verb("boot", host);
             }
+            self.x("srv", "rm -f /export/fill").expect(0);
         }
         for host in CLIENTS {
             self.mount(host);

@@ -19,6 +19,8 @@ pub struct Stage<'a> {
     pub lab: &'a Lab,
     pub witness: Witness,
     pub store: String,
+    /// Of the leases of its runs.
+    pub ttl: Duration,
 }
 
 /// A store that both machines use.
@@ -57,7 +59,17 @@ impl Stage<'_> {
             lab,
             witness: Witness::new(&lab.network(), HERE),
             store: format!("--store '{url}'"),
+            ttl: TTL,
         }
+    }
+
+    /// Where the store is.
+    pub fn folder(&self) -> String {
+        let path = self.store.trim_matches('\'').rsplit(':').next();
+        let path = path.unwrap_or_default();
+        path.strip_suffix("/joblock.db?shared")
+            .unwrap_or(path)
+            .to_owned()
     }
 
     /// Starts a run of `job` on a machine.
@@ -65,7 +77,7 @@ impl Stage<'_> {
         let line = format!(
             "cd / && exec /host/joblock run {} --ttl {}s {options} {job} -- perl /host/job.pl {}",
             self.store,
-            TTL.as_secs(),
+            self.ttl.as_secs(),
             self.witness.arguments()
         );
         self.lab.start(host, &line)

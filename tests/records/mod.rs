@@ -207,6 +207,7 @@ impl Past {
             pid: 4711,
             command: vec!["sync".into(), "all people".into()],
             redacted: false,
+            unsafe_mount: None,
             cwd: "/srv".into(),
             started: Wall(Wall::now().0 - went.seconds_ago * 1_000),
             outcome: Outcome::Running,

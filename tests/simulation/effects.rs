@@ -1,7 +1,9 @@
 //! What a question does to the store, at one moment, and what the answer is.
 
+use std::time::Duration;
+
 use crate::lease::blocks;
-use crate::lease::file_taker::may_begin;
+use crate::lease::file_taker::{Found, may_begin, watch};
 use crate::lease::holder::FileRead;
 use crate::lease::row::{self, Row};
 use crate::lease::takeover::{Mark, Unreleased};
@@ -197,7 +199,7 @@ impl World {
                 self.store.files[file].write(blocks::claim(*token), Block::Token(*token), true);
                 Answer::Done
             }
-            Ask::Mark(old) => Answer::Mark(self.mark(run, old)),
+            Ask::Mark(old) => Answer::Mark(self.mark(run, old).0),
             Ask::WriteGrant(token) => {
                 self.runs[run].token = Some(*token);
                 self.write_slot(run, 1, true)
@@ -314,26 +316,40 @@ impl World {
         }
     }
 
-    fn mark(&self, run: usize, old: &Row<Who>) -> Mark {
+    pub fn found(&self, run: usize, slot: &Slot) -> Found<Who> {
+        Found {
+            token: slot.token,
+            owner: slot.owner.clone(),
+            released: slot.released,
+            seq: slot.seq,
+            ttl: slot.ttl,
+            proven: self.runs[slot.run].place == self.runs[run].place,
+            holder: slot.run,
+        }
+    }
+
+    /// And how long it must not change.
+    fn mark(&self, run: usize, old: &Row<Who>) -> (Mark, Duration) {
         let file = self.runs[run].lock.map_or(0, |lock| lock.file);
-        let slot = self.store.files[file]
-            .newest()
-            .filter(|_| !self.profile.kind.is_lockfile());
-        old.mark(
-            slot.map(|slot| (slot.token, &slot.owner, slot.seq)),
-            Store::file_id(file),
-        )
+        let slot = self.store.files[file].newest();
+        if self.profile.kind.is_lockfile() {
+            let found = slot.map(|slot| self.found(run, slot));
+            return watch(old, found.as_ref(), Store::file_id(file));
+        }
+        let slot = slot.map(|slot| (slot.token, &slot.owner, slot.seq));
+        (old.mark(slot, Store::file_id(file)), old.ttl)
     }
 
     fn unreleased(&self, run: usize, old: &Row<Who>) -> Unreleased {
         let local = self.profile.kind == Kind::Local;
+        let (mark, ttl) = self.mark(run, old);
         Unreleased {
-            mark: self.mark(run, old),
+            mark,
             granted_on: old.granted_on,
             same_boot: Some(self.runs[old.holder].place.same_boot(self.runs[run].place)),
             local_file: local,
             local_store: local,
-            ttl: old.ttl,
+            ttl,
         }
     }
 

@@ -170,6 +170,10 @@ impl World {
     fn fault_of_the_store(&mut self, kind: u64) {
         let lasts = self.a_while();
         match kind {
+            9 if self.profile.kind == Kind::FileForGood && self.chance.permille(500) => {
+                say!(self, usize::MAX, "server", "forgets all locks");
+                self.server_forgets();
+            }
             9 => self.store.slow_until = self.now + lasts,
             10 => self.lock_file_is_deleted(),
             12 | 13 => {

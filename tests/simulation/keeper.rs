@@ -1,6 +1,6 @@
 //! The keeper, as `supervise::keeper` and the loop of `store::lockfile::attempt` do it.
 
-use crate::lease::file_taker::{self, FileTaker, Found};
+use crate::lease::file_taker::{self, FileTaker};
 use crate::lease::holder::{By, Lease};
 use crate::lease::taker::{Over, Taker, Written};
 use crate::lease::timing::Timing;
@@ -98,12 +98,7 @@ impl World {
             (Keeper::FileBeginning(before), Answer::Begun(Some((slot, row)))) => {
                 self.runs[run].seen = row.as_ref().map(|row| row.token);
                 let file = Store::file_id(self.runs[run].lock.expect("locked").file);
-                let found = slot.map(|slot| Found {
-                    token: slot.token,
-                    owner: slot.owner,
-                    released: slot.released,
-                    holder: slot.run,
-                });
+                let found = slot.map(|slot| self.found(run, &slot));
                 let elsewhere = self
                     .store
                     .spool
@@ -224,8 +219,10 @@ impl World {
                 taker.looked(&looked.seen, looked.known, now)
             }
             Answer::Alive(alive) => taker.cleared(alive, now),
+            Answer::Mark(mark) => taker.looked_again(mark, now),
             Answer::StillLocked(still) => taker.lock_read(still),
             _ if self.runs[run].step == Pending::Grant => taker.written(),
+            _ if self.runs[run].step == Pending::Claim => taker.claimed(),
             _ => taker.remembered(),
         };
         self.file_taker_goes_on(run, taker, old, step);
@@ -240,8 +237,12 @@ impl World {
     ) {
         match ask_of_file_taker(step) {
             Ok(ask) => {
+                if matches!(ask, Ask::Sweep(_)) {
+                    self.others_are_back(run);
+                }
                 self.runs[run].step = match ask {
                     Ask::WriteGrant(_) => Pending::Grant,
+                    Ask::Claim(_) => Pending::Claim,
                     _ => Pending::Another,
                 };
                 let old = if let Ask::Sweep(holder) = ask {

@@ -23,6 +23,7 @@ impl World {
                 keeper: true,
                 guard: false,
                 taken_away: false,
+                forgotten: None,
             });
         }
         !taken
@@ -52,6 +53,15 @@ impl World {
                 && let Some(lock) = &mut r.lock
             {
                 lock.taken_away = true;
+            }
+        }
+    }
+
+    /// The server starts anew, and nobody is told to ask for their locks again.
+    pub fn server_forgets(&mut self) {
+        for run in self.active.clone() {
+            if let Some(lock) = &mut self.runs[run].lock {
+                lock.forgotten.get_or_insert(self.now);
             }
         }
     }

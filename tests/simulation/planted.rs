@@ -104,4 +104,8 @@ pub const BUGS: &[Bug] = &[
         "src/lease/file_taker.rs": "row.map(|row| row.token) <= seen" => "row.map(|row| row.token) <= seen || row.is_some()"),
     bug!("lockfile: a later grant on another file is not looked at",
         "src/lease/file_taker.rs": "return (taker, Step::Look(row.clone()));" => "let step = taker.clear_or_write(before);\n            return (taker, step);"),
+    bug!("lockfile: whoever is given a lock that its server forgot takes it at once",
+        "src/lease/file_taker.rs": "!found.released && !found.proven && later.is_none()" => "found.released && !found.proven && later.is_none()"),
+    bug!("lockfile: a holder that was silent is not claimed",
+        "src/lease/file_taker.rs": "(Step::Write(_), Some(token)) => Step::Claim(token)," => "(Step::Write(token), Some(_)) => Step::Write(token),"),
 ];

@@ -206,6 +206,7 @@ impl World {
             || self.runs[new].token == self.runs[old].token && self.runs[new].watch.excused
             || self.excused_by_its_machine(old)
             || self.excused_by_a_replaced_file(old)
+            || self.excused_by_a_forgetful_server(old)
         {
             return;
         }
@@ -267,6 +268,21 @@ impl World {
                 || host.cut_until > replaced
                 || host.thawed > replaced
                 || self.store.slow_until > replaced)
+    }
+
+    /// The server forgot its lock, and no heartbeat of its keeper's could show others that it lives.
+    fn excused_by_a_forgetful_server(&self, run: usize) -> bool {
+        let Some(forgotten) = self.runs[run].lock.and_then(|lock| lock.forgotten) else {
+            return false;
+        };
+        let keeper = self.runs[run].processes[Role::Keeper as usize];
+        let host = &self.hosts[self.runs[run].place.host];
+        !keeper.alive
+            || keeper.stopped
+            || keeper.able_since > forgotten
+            || host.cut_until > forgotten
+            || host.thawed > forgotten
+            || self.store.slow_until > forgotten
     }
 
     /// At the end: every attempt has its row, and every end that somebody could record is recorded.

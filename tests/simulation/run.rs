@@ -215,8 +215,10 @@ pub struct KernelLock {
     pub scope: usize,
     pub keeper: bool,
     pub guard: bool,
-    /// The file server took it away.
+    /// The file server took it away, which I/O shows.
     pub taken_away: bool,
+    /// The file server knows nothing of it any more, and nobody is told.
+    pub forgotten: Option<Time>,
 }
 
 pub struct Run {
@@ -324,6 +326,7 @@ impl Run {
     pub fn holds_lock(&self) -> bool {
         self.lock.is_some_and(|lock| {
             !lock.taken_away
+                && lock.forgotten.is_none()
                 && (lock.keeper && self.alive(Role::Keeper)
                     || lock.guard && self.alive(Role::Guard)
                     || self.tree.iter().any(|m| m.alive && m.has_lock))
@@ -363,6 +366,8 @@ pub fn ask_of_file_taker(step: file_taker::Step<Who>) -> Result<Ask, taker::Over
         file_taker::Step::Look(row) => Ask::Seen(row),
         file_taker::Step::Remember(sighting) => Ask::Remember(sighting),
         file_taker::Step::Clear(old) => Ask::Sweep(old),
+        file_taker::Step::Claim(token) => Ask::Claim(token),
+        file_taker::Step::LookAgain(row) => Ask::Mark(row),
         file_taker::Step::Write(token) => Ask::WriteGrant(token),
         file_taker::Step::ReadLock => Ask::ReadLock,
         file_taker::Step::Over(over) => return Err(over),

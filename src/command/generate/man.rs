@@ -109,6 +109,14 @@ fn verb_page(verb: &Command) -> io::Result<Vec<u8>> {
         }
         text += &paragraph(&note.replace('\n', " "));
     }
+    if !notes.iter().any(|note| note.starts_with("Exit code: ")) {
+        text += &heading("EXIT STATUS");
+        text += &paragraph(&format!(
+            "0 it was done; {} the store can't be used; {} a mistake in the call. All codes: joblock(1).",
+            exit::STORE_UNUSABLE,
+            exit::OWN_FAILURE
+        ));
+    }
     for example in examples {
         let (_, lines) = example.split_once(':').unwrap_or(("", example));
         let lines: Vec<_> = lines

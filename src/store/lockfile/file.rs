@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::lease::takeover::FileId;
@@ -194,9 +194,17 @@ impl LockFile {
 
     /// Whether the path still names this file. That it may have more names by now (a backup by hard links) harms no holder.
     ///
-    /// Over NFS the answer may be as old as the client's attribute cache; the link count is that of the last read or
-    /// write through any descriptor, so that a deletion on another machine is seen after a heartbeat's write.
+    /// A file server is asked: a client goes by what it knows of a folder for up to a minute, and would not see that the file was
+    /// renamed on another machine.
     pub fn is_at_path(&self) -> io::Result<bool> {
+        if !self.local {
+            let (flags, mask) = (AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS);
+            match statx(CWD, folder_of(&self.path), flags, mask) {
+                // an old kernel, or a container's filter
+                Ok(_) | Err(Errno::NOSYS | Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink > 0)
     }
 

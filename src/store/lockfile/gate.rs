@@ -21,7 +21,8 @@ impl Gate {
         Gate { path, file: None }
     }
 
-    /// Waits until it is our turn, `limit` at most. The turn lasts as long as the answer is kept; `None`: it did not come, or there is no gate to be had.
+    /// Waits until it is our turn, `limit` at most. The turn lasts as long as the answer is kept; `None`: it did not come, or there
+    /// is no gate to be had, be it that something else stands in its place: the order of writers is all that depends on it.
     pub fn enter(&mut self, limit: Duration) -> Option<Turn<'_>> {
         let file = match self.file.take() {
             Some(file) => file,

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use super::Inner;
 use super::attempt::{Look, SOON, Steps};
-use super::file::LockFile;
+use super::file::{LockFile, id_at};
 use super::side::{Asked, Side};
 use super::slots::{self, Slot};
 use super::wait::Waiters;
 use crate::clock::{Boot, Wall};
-use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin};
+use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin, watch};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
-use crate::lease::takeover::Unreleased;
-use crate::name::Token;
+use crate::lease::takeover::{Mark, Sighting, Unreleased};
+use crate::name::{LockName, Token};
 use crate::store::record::{End, OutOfMemory, Outcome, RunRecord, Tail};
 use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
@@ -42,7 +43,7 @@ impl Steps for Arc<Inner> {
     }
 
     fn look(&self, request: &LockRequest<'_>) -> Result<Observed, StoreError> {
-        self.inspect(&request.lock)
+        self.watch(&request.lock)
     }
 
     fn decide(&self, request: &LockRequest<'_>, file: LockFile) -> Result<Look, StoreError> {
@@ -62,12 +63,7 @@ impl Steps for Arc<Inner> {
             });
         }
         let known = self.known(&request.lock, found.newest)?;
-        let found = known.slot.as_ref().map(|slot| Found {
-            token: slot.token,
-            owner: slot.owner.clone(),
-            released: slot.released,
-            holder: slot.holder.clone(),
-        });
+        let found = known.slot.as_ref().map(|slot| self.found(&side, slot));
         let row = known.row.as_ref();
         let (mut taker, mut step) =
             FileTaker::begin(before, side.lock.id, found.as_ref(), row, known.elsewhere);
@@ -75,10 +71,11 @@ impl Steps for Arc<Inner> {
         loop {
             step = match step {
                 Step::Look(row) => {
-                    let seen = self.replaced(&side, &row);
-                    let known = self
+                    let seen = self.unreleased(&side, &row).map_err(broken)?;
+                    let kept = self
                         .db()
                         .read(|conn| locks::sighting(conn, &request.lock, &self.here))?;
+                    let known = self.first_sight(&request.lock, seen.mark, kept);
                     taker.looked(&seen, known, Boot::now())
                 }
                 Step::Remember(sighting) => {
@@ -101,8 +98,18 @@ impl Steps for Arc<Inner> {
                         taker.cleared(false, Boot::now())
                     }
                 },
+                Step::Claim(token) => {
+                    let claimed = side.claim(token, &request.holder.run_id);
+                    claimed.map_err(broken)?;
+                    taker.claimed()
+                }
+                Step::LookAgain(row) => {
+                    let seen = self.unreleased(&side, &row).map_err(broken)?;
+                    taker.looked_again(seen.mark, Boot::now())
+                }
                 Step::Write(token) => {
-                    let slot = self.slot(&request.holder, token, 1, false);
+                    let ttl = self.timing(request.ttl).ttl();
+                    let slot = slot(&request.holder, token, ttl, 1, false);
                     side.write(&slot, true).map_err(broken)?;
                     taker.written()
                 }
@@ -129,7 +136,8 @@ impl Steps for Arc<Inner> {
                     } else {
                         By::File
                     };
-                    let lease = Lease::new(token, self.timing(), by, 1, sent);
+                    let timing = self.timing(request.ttl);
+                    let lease = Lease::new(token, timing, by, 1, sent);
                     let seen = known.row.as_ref().map(|row| row.token);
                     let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
                     return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
@@ -146,18 +154,69 @@ impl Steps for Arc<Inner> {
 }
 
 impl Inner {
-    /// The row tells of a later grant than the file: it was made on a file that is not here any more.
-    fn replaced(&self, side: &Side, row: &LockRow) -> Unreleased {
+    fn found(&self, side: &Side, slot: &Slot) -> Found<Holder> {
+        Found {
+            token: slot.token,
+            owner: slot.owner.clone(),
+            released: slot.released,
+            seq: slot.seq,
+            ttl: slot.ttl(),
+            proven: side.lock.local || slot.holder.place.same_pids(&self.here),
+            holder: slot.holder.clone(),
+        }
+    }
+
+    /// A grant that was not released: on this file by somebody on another machine, or on a file that is not here any more.
+    fn unreleased(&self, side: &Side, row: &LockRow) -> std::io::Result<Unreleased> {
         let place = &row.holder.place;
-        Unreleased {
-            mark: row.mark(None, side.lock.id),
+        let found = side.holders()?.newest.map(|slot| self.found(side, &slot));
+        let (mark, ttl) = watch(row, found.as_ref(), side.lock.id);
+        Ok(Unreleased {
+            mark,
             granted_on: row.granted_on,
             same_boot: (!place.boot_id.is_empty() && !self.here.boot_id.is_empty())
                 .then(|| place.same_boot(&self.here)),
             local_file: side.lock.local,
             local_store: side.lock.local,
-            ttl: row.ttl,
+            ttl,
+        })
+    }
+
+    /// Who has the lock, and since when it has looked like that: one who waits needs not begin to count when the kernel's lock is free.
+    fn watch(&self, lock: &LockName) -> Result<Observed, StoreError> {
+        let path = self.lock_path(lock);
+        let id = || id_at(&path).map_err(|e| trouble::from_io(&path, &e));
+        let before = id()?;
+        let seen = self.inspect(lock)?;
+        let mark = match (before, seen.heartbeat, seen.token) {
+            (Some(file), Some(_), Some(token)) if id()? == before => Some(Mark {
+                token,
+                row_seq: 0,
+                slot_seq: Some(seen.seq),
+                file,
+            }),
+            _ => None,
+        };
+        let mut watched = self.watched();
+        match mark {
+            Some(mark) if watched.get(lock).is_some_and(|seen| seen.mark == mark) => {}
+            Some(mark) => {
+                let first = Boot::now();
+                watched.insert(lock.clone(), Sighting { mark, first });
+            }
+            None => {
+                watched.remove(lock);
+            }
         }
+        Ok(seen)
+    }
+
+    /// Since when this has been seen: by a waiter while it waited for the kernel's lock, or by another attempt, which kept it.
+    fn first_sight(&self, lock: &LockName, mark: Mark, kept: Option<Sighting>) -> Option<Sighting> {
+        let watched = self.watched().get(lock).copied();
+        let same = |sighting: &Sighting| sighting.mark == mark;
+        let both = [watched, kept].into_iter().flatten().filter(same);
+        both.min_by_key(|sighting| sighting.first.0).or(kept)
     }
 
     fn abandoned(
@@ -185,18 +244,16 @@ impl Inner {
     }
 }
 
-impl Inner {
-    fn slot(&self, holder: &Holder, token: Token, seq: u64, released: bool) -> Slot {
-        Slot {
-            token,
-            owner: holder.run_id.clone(),
-            seq,
-            released,
-            ttl_ms: u64::try_from(self.timing().ttl().as_millis()).unwrap_or(u64::MAX),
-            at: Wall::now(),
-            sent: Boot::now(),
-            holder: holder.clone(),
-        }
+fn slot(holder: &Holder, token: Token, ttl: Duration, seq: u64, released: bool) -> Slot {
+    Slot {
+        token,
+        owner: holder.run_id.clone(),
+        seq,
+        released,
+        ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        at: Wall::now(),
+        sent: Boot::now(),
+        holder: holder.clone(),
     }
 }
 
@@ -234,7 +291,7 @@ impl LockfileGrant {
             owner: record.run_id.clone(),
             released: false,
             seq: 0,
-            ttl: inner.timing().ttl(),
+            ttl: lease.timing().ttl(),
             granted_on: side.lock.id,
             holder: request.holder.clone(),
         };
@@ -283,9 +340,8 @@ impl LockfileGrant {
     }
 
     fn write_slot(&self, seq: u64, released: bool, durable: bool) -> Result<(), StoreError> {
-        let slot = self
-            .inner
-            .slot(&self.holder, self.lease.token(), seq, released);
+        let ttl = self.lease.timing().ttl();
+        let slot = slot(&self.holder, self.lease.token(), ttl, seq, released);
         self.side.write(&slot, durable).map_err(|e| self.io(&e))
     }
 

@@ -6,10 +6,11 @@
 //!
 //! A lock file that is deleted or replaced under its holder excludes nobody any more: the holder's next heartbeat says
 //! *lost*. Whoever locks the new file learns from the history that its tokens go on further, and waits
-//! a lease of 45 s before it believes the old holder gone.
+//! a lease before it believes the old holder gone. So does whoever gets the kernel's lock on a network file system although
+//! somebody on another machine did not release it: file servers may forget locks.
 //!
-//! Not guaranteed: anything where the mount's locks don't reach the other machine. NFS mounts that say so are
-//! refused; FUSE mounts can't be told apart.
+//! Not guaranteed: anything where the mount's locks don't reach the other machine. What can be known of that is looked
+//! at before a start, see `mount::lies`.
 
 pub mod attempt;
 pub mod file;
@@ -21,6 +22,7 @@ pub mod side;
 pub mod slots;
 pub mod wait;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,8 +30,11 @@ use std::time::Duration;
 
 use crate::clock::{Boot, Wall};
 use crate::lease::file_taker;
+use crate::lease::takeover::Sighting;
 use crate::lease::timing::Timing;
 use crate::name::{LockName, RunId, Token};
+use crate::store::mount::lease::{self, ServerLease};
+use crate::store::mount::lies;
 use crate::store::probe as store_probe;
 use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
@@ -58,11 +63,13 @@ struct Inner {
     folder: PathBuf,
     local: bool,
     /// After how long a silent client's locks are given away; `None`: never, the kernel alone decides.
-    server_lease: Option<Duration>,
+    server_lease: Option<ServerLease>,
     uuid: String,
     here: Place,
     spool: Spool,
     waiters: Waiters,
+    /// What was seen by those who wait.
+    watched: Mutex<HashMap<LockName, Sighting>>,
     db: Mutex<Db>,
 }
 
@@ -74,7 +81,11 @@ fn parts(folder: &Path) -> Vec<PathBuf> {
 
 impl LockfileStore {
     /// Opens the store in `folder`, see [`super::open`].
-    pub fn open(folder: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+    pub fn open(
+        folder: &Path,
+        server_lease: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => trouble::no_folder(folder),
             _ => trouble::from_io(folder, &error),
@@ -92,14 +103,16 @@ impl LockfileStore {
         if purpose != Purpose::Read {
             trust::refuse_for_root(&folder, &parts(&folder))?;
         }
-        let mut server_lease = None;
         let local = mount::is_local_at(&folder).map_err(broken)?;
-        if !local {
-            let mount = mount::of(&folder);
-            if let Some(lie) = mount.as_ref().and_then(|m| m.lie("flock")) {
-                return Err(trouble::unusable(&folder, &lie));
-            }
-            server_lease = mount.and_then(|m| m.server_lease());
+        let server_lease = if local {
+            None
+        } else {
+            lease::behind(&folder, server_lease)
+        };
+        if let Some(lease) = server_lease.filter(|lease| lease.length < Timing::MIN)
+            && purpose == Purpose::Run
+        {
+            return Err(trouble::unusable(&folder, &lease.too_short()));
         }
         let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
         let inner = Inner {
@@ -109,6 +122,7 @@ impl LockfileStore {
             here: Place::here(),
             spool: Spool::at(spool),
             waiters: Waiters::default(),
+            watched: Mutex::default(),
             db: Mutex::new(db),
             folder,
         };
@@ -151,8 +165,16 @@ impl Inner {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn watched(&self) -> MutexGuard<'_, HashMap<LockName, Sighting>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_path(&self, lock: &LockName) -> PathBuf {
         self.folder.join(format!("{lock}.lock"))
+    }
+
+    fn queue_path(&self, lock: &LockName) -> PathBuf {
+        self.folder.join(format!("{lock}.waiting"))
     }
 
     fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
@@ -160,9 +182,14 @@ impl Inner {
         LockFile::open_or_create(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
-    /// The lease's arithmetic, where there is one.
-    fn timing(&self) -> Timing {
-        Timing::of(self.server_lease.unwrap_or(Timing::DEFAULT))
+    /// The file server's lease, where it has one.
+    fn lease(&self) -> Option<Duration> {
+        self.server_lease.map(|lease| lease.length)
+    }
+
+    /// The lease's arithmetic: what the server does is not for us to choose, but how often a holder shows that it lives.
+    fn timing(&self, asked: Option<Duration>) -> Timing {
+        Timing::of(self.lease().or(asked).unwrap_or(Timing::DEFAULT))
     }
 
     fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {
@@ -193,7 +220,7 @@ impl Inner {
         let known = self.known(lock, slot)?;
         let mut observed = Observed {
             token: known.token(),
-            ttl: self.server_lease,
+            ttl: self.lease(),
             ..Observed::nobody()
         };
         if let Some(row) = known.later_row() {
@@ -235,8 +262,13 @@ impl Locks for LockfileStore {
         lock: &LockName,
         limit: Option<u32>,
     ) -> Result<Result<Queued, u32>, StoreError> {
-        let path = self.inner.folder.join(format!("{lock}.waiting"));
+        let path = self.inner.queue_path(lock);
         queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        let path = self.inner.queue_path(lock);
+        queue::length(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
@@ -274,7 +306,8 @@ impl Locks for LockfileStore {
     fn probe(&self) -> Vec<Finding> {
         let inner = &self.inner;
         let mut findings = probe::locks(&inner.folder, true);
-        findings.push(store_probe::file_system(&inner.folder, &["flock", "posix"]));
+        findings.extend(store_probe::file_system(&inner.folder, lies::LOCKFILE));
+        findings.extend(inner.server_lease.as_ref().map(store_probe::server_lease));
         findings.push(store_probe::room(&inner.folder));
         findings.extend(
             [inner.folder.clone(), inner.folder.join("history.db")]

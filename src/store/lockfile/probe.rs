@@ -2,9 +2,10 @@
 //!
 //! It proves what holds on this machine. That locks reach other machines can only be tried from two of them.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -119,18 +120,21 @@ fn try_locks(path: &Path, posix: bool, findings: &mut Vec<Finding>) -> io::Resul
     Ok(())
 }
 
-/// Whether a record lock (fcntl(2)) that we hold is refused to another process. It belongs to a process, so this takes one.
-fn posix_excludes(path: &Path) -> io::Result<bool> {
+/// Whether a record lock (fcntl(2)) that we hold is refused to another process. It belongs to a process, so this takes
+/// one, which opens the file itself, as each that uses SQLite does: a FUSE daemon may take two that share a descriptor for one.
+pub fn posix_excludes(path: &Path) -> io::Result<bool> {
     let ours = LockFile::open_or_create(path)?;
     rustix::fs::fcntl_lock(&ours, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-    let fd = ours.as_fd().as_raw_fd();
-    // SAFETY: the child makes two async-signal-safe calls on memory of its own and ends; it never returns.
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the child makes async-signal-safe calls on memory of its own and ends; it never returns.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // SAFETY: `path` ends in a NUL and lives on in the child.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
         // SAFETY: `flock` is a plain struct of integers, for which zeros are a value: the whole file.
         let mut whole: libc::flock = unsafe { std::mem::zeroed() };
         whole.l_type = EXCLUSIVE;
-        // SAFETY: the descriptor is open, and `whole` outlives the call.
+        // SAFETY: a descriptor that is not open makes the call fail, and `whole` outlives it.
         let taken = unsafe { libc::fcntl(fd, libc::F_SETLK, &raw const whole) } == 0;
         // SAFETY: ends this process without running anything of the parent's.
         unsafe { libc::_exit(i32::from(taken)) }

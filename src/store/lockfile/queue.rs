@@ -1,7 +1,7 @@
 //! Who waits for a lock: each waiter has one byte of the file `<lock>.waiting` locked, so that others can count them.
 //!
 //! The locks belong to open file descriptions (fcntl(2), `F_OFD_SETLK`): the kernel drops them however the waiter dies, and
-//! nobody else has the descriptor. They are counted for `--max-waiters` only; no grant depends on them.
+//! nobody else has the descriptor. They are counted for `--max-waiters` and `status` only; no grant depends on them.
 //!
 //! Not guaranteed: that waiters on other machines are counted, where the mount's record locks don't reach them. Then each
 //! machine counts its own.
@@ -46,6 +46,14 @@ pub fn enter(path: &Path, limit: Option<u32>) -> io::Result<Result<Queued, u32>>
         Some(_) => Err(others(fd)?),
         None => Ok(Queued(file)),
     })
+}
+
+/// How many wait in the queue at `path`.
+pub fn length(path: &Path) -> io::Result<u32> {
+    match file::open(path, false, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        file => others(file?.as_raw_fd()),
+    }
 }
 
 /// How many have a place through another descriptor.
@@ -100,10 +108,12 @@ mod tests {
     fn so_many_get_a_place_and_one_that_is_given_up_is_free() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.waiting");
+        assert_eq!(length(&path).expect("no queue"), 0);
         let enter = |limit| enter(&path, limit).expect("a queue");
         let one = enter(Some(2)).expect("free");
         let two = enter(Some(2)).expect("free");
         assert_eq!(enter(Some(2)).err(), Some(2));
+        assert_eq!(length(&path).expect("a queue"), 2);
         let three = enter(None).expect("no limit");
         drop(one);
         // the first byte is free, and two wait

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::io::Errno;
+
 use super::file::{self, LockFile};
 use super::slots::{self, Block, Claim, Holders, Place, Slot};
 use crate::lease::heartbeat::Wishes;
@@ -43,18 +45,9 @@ impl Side {
         if !lock.is_at_path()? {
             return Ok(None);
         }
-        // room for every block at once, so that a full disk stops no heartbeat; NFSv3 can't, and FUSE may not
-        if rustix::fs::fstat(&second)?.st_size.cast_unsigned() < slots::SIZE {
-            match rustix::fs::fallocate(
-                &second,
-                rustix::fs::FallocateFlags::empty(),
-                0,
-                slots::SIZE,
-            ) {
-                Err(rustix::io::Errno::NOSPC) => return Err(io::ErrorKind::StorageFull.into()),
-                Err(rustix::io::Errno::DQUOT) => return Err(io::ErrorKind::QuotaExceeded.into()),
-                _ => {}
-            }
+        let size = rustix::fs::fstat(&second)?.st_size.cast_unsigned();
+        if size < slots::SIZE {
+            make_room(&second, size)?;
         }
         Ok(Some(Side { lock, second }))
     }
@@ -105,6 +98,18 @@ impl Side {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Room for every block at once, so that a full disk stops no heartbeat.
+fn make_room(file: &File, size: u64) -> io::Result<()> {
+    let flags = rustix::fs::FallocateFlags::empty();
+    match rustix::fs::fallocate(file, flags, 0, slots::SIZE) {
+        Err(Errno::NOSPC) => Err(io::ErrorKind::StorageFull.into()),
+        Err(Errno::DQUOT) => Err(io::ErrorKind::QuotaExceeded.into()),
+        // NFSv3 can't: a file that is all new is filled
+        Err(Errno::OPNOTSUPP) if size == 0 => slots::fill(file),
+        _ => Ok(()),
     }
 }
 

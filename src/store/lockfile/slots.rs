@@ -249,6 +249,16 @@ pub fn write_at<T: Serialize>(
     })
 }
 
+/// Writes all blocks of a file in which nothing stands yet, empty.
+pub fn fill(file: &File) -> io::Result<()> {
+    with_aligned(|block| {
+        for offset in (0..SIZE).step_by(BLOCK) {
+            rustix::io::retry_on_intr(|| rustix::io::pwrite(file, block, offset))?;
+        }
+        file.sync_data()
+    })
+}
+
 /// What stands in the holder slots of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {

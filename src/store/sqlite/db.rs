@@ -8,6 +8,7 @@
 //!
 //! Not guaranteed: that SQLite's locks work on the mount. `doctor` tries them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -92,9 +93,6 @@ impl Db {
         let local = mount::is_local_at(path).map_err(broken)?;
         if !local {
             refuse_wal(path)?;
-            if let Some(lie) = mount::of(path).and_then(|mount| mount.lie("posix")) {
-                return Err(trouble::unusable(path, &lie));
-            }
         }
         let conn = connect(path)?;
         let id = id_at(path).map_err(broken)?;
@@ -187,23 +185,25 @@ impl Db {
 
     /// What came after the store was made.
     fn add_what_is_new(&mut self) -> Result<(), StoreError> {
-        let is_old = |conn: &Connection| {
-            conn.query_row(
-                "SELECT NOT EXISTS (SELECT 1 FROM pragma_table_info('runs') WHERE name = 'redacted')
-                     OR NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'unswept')",
-                [],
-                |row| row.get(0),
-            )
+        let missing = |conn: &Connection| {
+            // one statement, as each takes SQLite's lock
+            let mut statement = conn.prepare(
+                "SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'",
+            )?;
+            let there: BTreeSet<String> = statement
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let missing = schema::ADDED
+                .iter()
+                .filter(|(column, _)| !there.contains(*column));
+            Ok(missing.map(|(_, sql)| *sql).collect::<Vec<_>>())
         };
-        if self.read(is_old)? {
+        if !self.read(missing)?.is_empty() {
             // another start may have been faster
             self.write(|tx| {
-                tx.execute_batch(schema::UNSWEPT)?;
-                let has_redacted = tx.prepare("SELECT redacted FROM runs").is_ok();
-                if !has_redacted {
-                    tx.execute_batch(schema::ADD_REDACTED)?;
-                }
-                Ok(())
+                missing(tx)?
+                    .into_iter()
+                    .try_for_each(|sql| tx.execute_batch(sql))
             })?;
         }
         Ok(())

@@ -24,6 +24,7 @@ pub mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Boot;
 use crate::name::LockName;
@@ -38,7 +39,9 @@ use crate::store::probe;
 use crate::store::spool::Spool;
 use crate::store::{
     About, Attempt, Finding, LockRequest, Locks, Observed, Place, Purpose, Request, Store,
-    StoreError, mount, trouble, trust,
+    StoreError,
+    mount::{self, lies},
+    trouble, trust,
 };
 use db::{Db, Make};
 
@@ -51,6 +54,8 @@ struct Inner {
     path: PathBuf,
     locks: PathBuf,
     shared: bool,
+    /// `?server-lease=`. The lease in the row has a length of its own, so this is for `doctor` alone.
+    server_lease: Option<Duration>,
     uuid: String,
     here: Place,
     spool: Spool,
@@ -73,7 +78,12 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 
 impl SqliteStore {
     /// Opens the store at `path`, see [`super::open`].
-    pub fn open(path: &Path, shared: bool, purpose: Purpose) -> Result<Self, StoreError> {
+    pub fn open(
+        path: &Path,
+        shared: bool,
+        server_lease: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<Self, StoreError> {
         let path = path::real_path(path)?;
         let (locks, spool) = (beside(&path, ".locks"), beside(&path, ".spool"));
         for folder in [&locks, &spool] {
@@ -95,6 +105,7 @@ impl SqliteStore {
         let inner = Inner {
             spool: Spool::at(spool),
             shared: db.shared,
+            server_lease,
             uuid: db.uuid.clone(),
             here: Place::here(),
             waiters: Waiters::default(),
@@ -116,6 +127,10 @@ impl Inner {
 
     fn lock_path(&self, lock: &LockName) -> PathBuf {
         self.locks.join(format!("{lock}.lock"))
+    }
+
+    fn queue_path(&self, lock: &LockName) -> PathBuf {
+        self.locks.join(format!("{lock}.waiting"))
     }
 
     fn open_lock(&self, lock: &LockName) -> Result<LockFile, StoreError> {
@@ -177,8 +192,13 @@ impl Locks for SqliteStore {
         lock: &LockName,
         limit: Option<u32>,
     ) -> Result<Result<Queued, u32>, StoreError> {
-        let path = self.inner.locks.join(format!("{lock}.waiting"));
+        let path = self.inner.queue_path(lock);
         queue::enter(&path, limit).map_err(|e| trouble::from_io(&path, &e))
+    }
+
+    fn waiting(&self, lock: &LockName) -> Result<u32, StoreError> {
+        let path = self.inner.queue_path(lock);
+        queue::length(&path).map_err(|e| trouble::from_io(&path, &e))
     }
 
     fn inspect(&self, lock: &LockName) -> Result<Observed, StoreError> {
@@ -204,10 +224,9 @@ impl Locks for SqliteStore {
     fn probe(&self) -> Vec<Finding> {
         let inner = &self.inner;
         let mut findings = lockfile::probe::locks(&inner.locks, true);
-        findings.push(probe::file_system(
-            &inner.path,
-            if inner.shared { &["posix"] } else { &[] },
-        ));
+        let locks = if inner.shared { lies::SQLITE } else { &[] };
+        findings.extend(probe::file_system(&inner.path, locks));
+        findings.extend(probe::lease_beside_rows(&inner.path, inner.server_lease));
         findings.push(probe::room(&inner.path));
         let folder = inner.path.parent().map(Path::to_owned);
         let paths = folder

@@ -118,9 +118,9 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
     let held_by = record.held_by.as_ref().map(json).transpose()?;
     conn.prepare_cached(
         "INSERT INTO runs (run_id, job, lock, token, trigger, who, reason, tags, repeats, host, boot_id, container, oom_counters, pid,
-             command, cwd, started, outcome, ended, duration_ns, exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note, redacted)
+             command, cwd, started, outcome, ended, duration_ns, exit_code, signal, out_of_memory, peak_memory_kib, cpu_ns, leaked, end_note, held_by, note, redacted, unsafe_mount)
          VALUES (:run_id, :job, :lock, :token, :trigger, :who, :reason, :tags, :repeats, :host, :boot_id, :container, :oom_counters, :pid,
-             :command, :cwd, :started, :outcome, :ended, :duration_ns, :exit_code, :signal, :out_of_memory, :peak_memory_kib, :cpu_ns, :leaked, :end_note, :held_by, :note, :redacted)
+             :command, :cwd, :started, :outcome, :ended, :duration_ns, :exit_code, :signal, :out_of_memory, :peak_memory_kib, :cpu_ns, :leaked, :end_note, :held_by, :note, :redacted, :unsafe_mount)
          ON CONFLICT (run_id) DO UPDATE SET
              token = coalesce(excluded.token, token), outcome = excluded.outcome, ended = excluded.ended, duration_ns = excluded.duration_ns,
              exit_code = excluded.exit_code, signal = excluded.signal, out_of_memory = excluded.out_of_memory,
@@ -159,6 +159,7 @@ pub fn upsert(conn: &Connection, record: &RunRecord) -> Result<()> {
         ":held_by": held_by,
         ":note": record.note,
         ":redacted": record.redacted,
+        ":unsafe_mount": record.unsafe_mount.as_ref().map(json).transpose()?,
     })?;
     Ok(())
 }
@@ -323,6 +324,8 @@ fn record(row: &Row<'_>) -> Result<RunRecord> {
             note: row.get("end_note")?,
         }),
     };
+    // a store that no run of this version has written to yet does not have every column
+    let has = |column| row.as_ref().column_index(column).is_ok();
     Ok(RunRecord {
         run_id: parsed(row, "run_id", str::parse)?,
         job: parsed(row, "job", str::parse)?,
@@ -339,12 +342,14 @@ fn record(row: &Row<'_>) -> Result<RunRecord> {
         oom_counters: from_json(row, "oom_counters")?,
         pid: row.get("pid")?,
         command: split(&row.get::<_, Vec<u8>>("command")?),
-        // a store that no run of this version has written to yet has no such column
-        redacted: row
-            .as_ref()
-            .column_index("redacted")
-            .and_then(|at| row.get(at))
+        redacted: has("redacted")
+            .then(|| row.get("redacted"))
+            .transpose()?
             .unwrap_or_default(),
+        unsafe_mount: has("unsafe_mount")
+            .then(|| parsed_if_any(row, "unsafe_mount", |text| serde_json::from_str(text)))
+            .transpose()?
+            .flatten(),
         cwd: PathBuf::from(OsStr::from_bytes(&row.get::<_, Vec<u8>>("cwd")?)),
         started: Wall(row.get("started")?),
         outcome,

@@ -6,12 +6,21 @@ pub const APPLICATION_ID: i64 = 0x4a6f_624c;
 /// The format that this program writes, and the newest that it reads: SQLite's `user_version`.
 pub const FORMAT: i64 = 1;
 
-/// Stores that were made before there was this column get it at the first run. Programs that don't know it go on writing
-/// their rows, so the format is the same.
-pub const ADD_REDACTED: &str = "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0";
+/// What came later, by a column of it (`table.column`): stores that were made before get it at their first run. Programs
+/// that don't know it go on writing their rows, so the format is the same.
+pub const ADDED: &[(&str, &str)] = &[
+    (
+        "runs.redacted",
+        "ALTER TABLE runs ADD COLUMN redacted INTEGER NOT NULL DEFAULT 0",
+    ),
+    (
+        "runs.unsafe_mount",
+        "ALTER TABLE runs ADD COLUMN unsafe_mount TEXT",
+    ),
+    ("unswept.name", UNSWEPT),
+];
 
 /// Runs that a machine was taken to have ended without anybody having looked there: its next start does.
-/// Comes to older stores at their first run, as the column above.
 pub const UNSWEPT: &str = "CREATE TABLE IF NOT EXISTS unswept (
     name    TEXT NOT NULL,           -- lock
     boot_id TEXT NOT NULL,           -- the machine's
@@ -75,7 +84,8 @@ CREATE TABLE runs (
     end_note        TEXT,
     held_by         TEXT,            -- JSON
     note            TEXT,
-    redacted        INTEGER NOT NULL DEFAULT 0
+    redacted        INTEGER NOT NULL DEFAULT 0,
+    unsafe_mount    TEXT             -- JSON
 );
 CREATE INDEX runs_by_job ON runs (job, started, duration_ns);
 CREATE INDEX runs_in_order ON runs (job); -- and id, as every index: the newest of a job without a sort

@@ -353,6 +353,7 @@ impl Front<'_> {
         }
         let wanted = match word.level {
             Level::Error => true,
+            Level::Warning => self.plan.verbosity >= 0,
             Level::Person => {
                 self.plan.verbosity > 0 || (self.plan.verbosity == 0 && io::stderr().is_terminal())
             }

@@ -7,6 +7,7 @@ use crate::output::Page;
 use crate::output::record::holder as holder_text;
 use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
+use crate::store::mount::lies;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
     Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
@@ -39,12 +40,15 @@ struct Refusal {
 
 impl Keeper<'_> {
     /// Asks the store for everything, in the order in which it must be asked.
-    pub fn acquire(&self) -> Verdict {
-        let store = match open(
-            &self.plan.store,
-            Purpose::Run,
-            self.plan.store_id.as_deref(),
-        ) {
+    pub fn acquire(&mut self) -> Verdict {
+        let opened = self.look_at_mount().and_then(|()| {
+            open(
+                &self.plan.store,
+                Purpose::Run,
+                self.plan.store_id.as_deref(),
+            )
+        });
+        let store = match opened {
             Ok(store) => store,
             Err(error) => {
                 self.say(
@@ -71,6 +75,27 @@ impl Keeper<'_> {
                 Verdict::NotRun(self.refuse(store.as_ref(), refusal))
             }
         }
+    }
+
+    /// Refuses a mount that lies, or puts what was accepted into the record.
+    fn look_at_mount(&mut self) -> Result<(), StoreError> {
+        let lies = lies::of_store(&self.plan.store)?;
+        if lies.is_empty() {
+            return Ok(());
+        }
+        let listed = lies::listed(&lies);
+        let Some(accepted) = &mut self.record.unsafe_mount else {
+            return Err(StoreError::Unusable(format!(
+                "{listed}; the store is not safe like this, and --accept-unsafe-mount REASON starts a job all the same"
+            )));
+        };
+        accepted.accepted = lies.into_iter().map(|lie| lie.what).collect();
+        let text = format!(
+            "the store is not safe, and that is accepted ({}): {listed}",
+            accepted.reason
+        );
+        self.say(Level::Warning, text);
+        Ok(())
     }
 
     fn ask(&self, store: &dyn Store) -> Result<Result<Box<dyn Grant>, Refusal>, StoreError> {

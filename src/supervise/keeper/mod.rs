@@ -63,7 +63,7 @@ pub struct Keeper<'a> {
 pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
     let tree = Tree::new(holder.place.clone());
     let Sides { front, guard, tail } = sides;
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         plan,
         record,
         holder,
