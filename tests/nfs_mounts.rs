@@ -50,13 +50,12 @@ fn with<const N: usize>(lab: &Lab, options: &str, commands: [&str; N]) -> [Start
         "srv:/data"
     };
     // a server that was only just booted does not offer every version yet
-    let mut line = format!(
-        "until mount -t nfs -o {options},nosharecache {export} {HERE}; do sleep 0.2; done 2>/dev/null; "
+    let mount = format!(
+        "until mount -t nfs -o {options},nosharecache {export} {HERE}; do sleep 0.2; done 2>/dev/null"
     );
-    for command in commands {
-        line += &format!("{command}; echo \"{END}$?\"; ");
-    }
-    let done = lab.x(BLUE, &format!("{line} umount {HERE}")).expect(0);
+    let each = commands.map(|command| format!("{command}; echo \"{END}$?\""));
+    let line = format!("{mount}; {}; umount {HERE}", each.join("; "));
+    let done = lab.x(BLUE, &line).expect(0);
     let out = done.out();
     let mut rest = out.as_str();
     commands.map(|_| {
