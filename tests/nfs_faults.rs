@@ -49,6 +49,8 @@ fn cut_off_and_healed(lab: &Lab, kind: Kind, name: &str, lease: Duration) {
     let cut = Instant::now();
     lab.verb("part", "blue");
     lab.wait_for_state("blue", keeper, "D");
+    // before that they would take the one CPU from the guard
+    stage.witness.gone("sync", 1);
     let asked = ask_everything(&stage);
     let next = stage.witness.lives("sync", 2, "green");
     let seen = stage.witness.never_two("sync", &[]);
