@@ -80,4 +80,4 @@ mutants:
 
 # Everything on real NFS, on three machines with kernels of their own (`tests/nfs/lab`), at full length: hours. Needs root.
 nfs: setup
-	JOBLOCK_RECORD=1 JOBLOCK_NFS=full cargo test --locked --no-fail-fast $(addprefix --test ,$(basename $(notdir $(wildcard tests/nfs_*.rs)))) --test lease_alone -- --nocapture --test-threads 1
+	JOBLOCK_RECORD=1 JOBLOCK_NFS=full cargo test --locked --profile campaign --no-fail-fast $(addprefix --test ,$(basename $(notdir $(wildcard tests/nfs_*.rs)))) --test lease_alone -- --nocapture --test-threads 1

@@ -285,7 +285,7 @@ mod tests {
     fn an_nfs_3_server_never_frees_what_a_dead_machine_held() {
         let found = said(both(|b| {
             let mount = b.there.mount.as_mut().expect("one");
-            mount.server_lease_seconds = None;
+            (mount.kind, mount.options) = ("nfs".into(), "rw,vers=3".into());
         }));
         let text = format!("{found:?}");
         assert!(text.contains("over NFS 3: never"), "{text}");
