@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use super::ANSWER;
 use super::cgroup::JobCgroup;
+use super::keeper;
 use super::messages::{
     Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received,
     Status, Word,
@@ -115,6 +116,10 @@ impl Front<'_> {
             self.record_by_another(&ended);
         }
         if !self.finished && self.give_up.is_some_and(|at| Boot::now() >= at) {
+            if ended.cause == Some(Cause::Lost) {
+                // whoever else would say so hangs
+                Self::error(&keeper::lost_lock());
+            }
             let pid = self.keeper_pid.as_raw_nonzero();
             Self::error(&format!(
                 "{}; the end of this run is not recorded yet; pid {pid} goes on trying",
