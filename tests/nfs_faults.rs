@@ -184,7 +184,14 @@ fn nothing_hangs_on_a_dead_mount(lab: &Lab, kind: Kind, name: &str) {
     let line = format!("/host/joblock run {} sync -- echo output", stage.store);
     lab.x("blue", &line).expect(0);
     lab.verb("part", "blue");
+    let waits = stage.run("blue", "-w forever", "patient");
     each_gave_up_in_time(ask_everything(&stage), name);
+    // who waits for ever is told, and can be ended although its keeper hangs
+    lab.x("blue", "pkill -TERM -o -f '^/host/joblock run .* patient'")
+        .expect(0);
+    let told = waits.finish().expect(128 + 15);
+    assert!(told.out().contains("does not answer"), "{told}");
+    assert!(told.out().contains("; it is waited for"), "{told}");
     lab.verb("heal", "blue");
     nothing_came_of_it(lab);
     let history = stage.history("sync");
