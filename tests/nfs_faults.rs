@@ -49,6 +49,8 @@ fn cut_off_and_healed(lab: &Lab, kind: Kind, name: &str, lease: Duration) {
     let cut = Instant::now();
     lab.verb("part", "blue");
     lab.wait_for_state("blue", keeper, "D");
+    // before that they would take the one CPU from the guard
+    stage.witness.gone("sync", 1);
     let asked = ask_everything(&stage);
     let next = stage.witness.lives("sync", 2, "green");
     let seen = stage.witness.never_two("sync", &[]);
@@ -182,7 +184,14 @@ fn nothing_hangs_on_a_dead_mount(lab: &Lab, kind: Kind, name: &str) {
     let line = format!("/host/joblock run {} sync -- echo output", stage.store);
     lab.x("blue", &line).expect(0);
     lab.verb("part", "blue");
+    let waits = stage.run("blue", "-w forever", "patient");
     each_gave_up_in_time(ask_everything(&stage), name);
+    // who waits for ever is told, and can be ended although its keeper hangs
+    lab.x("blue", "pkill -TERM -o -f '^/host/joblock run .* patient'")
+        .expect(0);
+    let told = waits.finish().expect(128 + 15);
+    assert!(told.out().contains("does not answer"), "{told}");
+    assert!(told.out().contains("; it is waited for"), "{told}");
     lab.verb("heal", "blue");
     nothing_came_of_it(lab);
     let history = stage.history("sync");
