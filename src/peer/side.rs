@@ -84,6 +84,19 @@ impl MountSide {
     }
 }
 
+impl Side {
+    /// Whether an NFS server takes the two for one client, and throws away the locks of one when the other one comes: nothing can be
+    /// tried then, and calls may hang.
+    pub fn is_taken_for(&self, other: &Side) -> bool {
+        let is_nfs = |side: &Side| side.mount.as_ref().is_some_and(MountSide::is_nfs);
+        let told_apart = self.nfs_client.is_some() && self.nfs_client != other.nfs_client;
+        self.host == other.host
+            && self.boot_id != other.boot_id
+            && (is_nfs(self) || is_nfs(other))
+            && !told_apart
+    }
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }

@@ -71,9 +71,11 @@ fn through(both: &Both) -> Vec<Finding> {
         identity::store(both),
         identity::mounts(both),
         identity::clocks(both),
-        locks::flock(both),
-        locks::posix(both),
     ]);
+    if both.here.is_taken_for(&both.there) {
+        return found;
+    }
+    found.extend([locks::flock(both), locks::posix(both)]);
     if locks::reaches(both, |r| &r.flock) {
         found.extend([locks::inherited(both), locks::taken_over(both)]);
     }
