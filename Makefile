@@ -16,6 +16,7 @@ format:
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null # else make fuzz stops at its lock file
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
@@ -79,4 +80,4 @@ mutants:
 
 # Everything on real NFS, on three machines with kernels of their own (`tests/nfs/lab`), at full length: hours. Needs root.
 nfs: setup
-	JOBLOCK_RECORD=1 JOBLOCK_NFS=full cargo test --locked --no-fail-fast $(addprefix --test ,$(basename $(notdir $(wildcard tests/nfs_*.rs)))) --test lease_alone -- --nocapture --test-threads 1
+	JOBLOCK_RECORD=1 JOBLOCK_NFS=full cargo test --locked --profile campaign --no-fail-fast $(addprefix --test ,$(basename $(notdir $(wildcard tests/nfs_*.rs)))) --test lease_alone -- --nocapture --test-threads 1

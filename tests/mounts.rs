@@ -17,6 +17,11 @@ const FORWARDING: &str = "bindfs --enable-lock-forwarding --multithreaded $STORE
 
 const ACCEPT: [&str; 2] = ["--accept-unsafe-mount", "one machine has it all"];
 
+/// The arguments of a run whose job leaves a mark.
+fn run<'a>(options: &[&'a str], mark: &'a str) -> Vec<&'a str> {
+    [&["run"], options, &["job", "--", "touch", mark]].concat()
+}
+
 /// A folder that a script mounts something at, as the place of a store. Past the mount, the store is at `store.path()`.
 struct Place {
     store: Store,
@@ -64,17 +69,12 @@ impl Place {
         finish(&mut command)
     }
 
-    /// The arguments of a run whose job leaves a mark.
-    fn run<'a>(&self, options: &[&'a str], mark: &'a str) -> Vec<&'a str> {
-        [&["run"], options, &["job", "--", "touch", mark]].concat()
-    }
-
     /// A start, and whether its job ran.
     fn start(&self, script: &str, options: &[&str]) -> (Finished, bool) {
         let mark = self.store.file("the-job-ran");
         let _ = std::fs::remove_file(&mark);
         let shown = mark.display().to_string();
-        let done = self.joblock(script, &self.run(options, &shown));
+        let done = self.joblock(script, &run(options, &shown));
         (done, mark.exists())
     }
 
@@ -138,8 +138,10 @@ fn what_is_accepted_is_warned_of_and_stands_in_the_record(
     }
     let place = Place::new(kind);
     for reason in ["", " \t"] {
-        let run = place.run(&["--accept-unsafe-mount", reason], "/nowhere");
-        place.joblock(BINDFS, &run).expect(125);
+        let options = ["--accept-unsafe-mount", reason];
+        place
+            .joblock(BINDFS, &run(&options, "/nowhere"))
+            .expect(125);
     }
     let said = place.runs(BINDFS, &ACCEPT);
     assert_eq!(said.matches("joblock: ").count(), 1, "{said}");
@@ -289,11 +291,11 @@ fn an_overlay_over_a_mount_that_others_have_is_refused_for_what_comes_from_there
         return;
     }
     let place = Place::new(kind);
-    let run = |folder: &str, options: &[&str]| {
+    let begin = |folder: &str, options: &[&str]| {
         let url = place.url_in(&format!("/mnt/all/{folder}"));
-        place.joblock_at(&url, OVERLAY, &place.run(options, "/mnt/ran"))
+        place.joblock_at(&url, OVERLAY, &run(options, "/mnt/ran"))
     };
-    let done = run("jobs", &[]).expect(69);
+    let done = begin("jobs", &[]).expect(69);
     let far = place.far();
     assert!(
         done.err()
@@ -303,9 +305,9 @@ fn an_overlay_over_a_mount_that_others_have_is_refused_for_what_comes_from_there
                 .contains(&format!("use the store below {far} itself")),
         "{done}"
     );
-    run("jobs", &ACCEPT).expect(0);
+    begin("jobs", &ACCEPT).expect(0);
     // what was made in the overlay is this machine's own, and was never meant to be shared
-    assert_eq!(run("own", &[]).expect(0).err(), "");
+    assert_eq!(begin("own", &[]).expect(0).err(), "");
 }
 
 /// A file server's lease, where the kernel does not tell it: `doctor` says what follows from it.
@@ -341,8 +343,9 @@ fn the_servers_lease_can_stand_in_the_url() {
     let told = place.joblock_at(&url, BINDFS, &tell).expect(0).out();
     assert_eq!(told.trim(), format!("{}?server-lease=1m30s", place.url()));
     let too_short = format!("{}?server-lease=1s", place.url());
-    let run = place.run(&[], "/nowhere");
-    let done = place.joblock_at(&too_short, BINDFS, &run).expect(125);
+    let done = place
+        .joblock_at(&too_short, BINDFS, &run(&[], "/nowhere"))
+        .expect(125);
     assert!(done.err().contains("it takes 2s"), "{done}");
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reading::Reading;
+use super::silent;
 use super::{Setting, go_on_where_it_may_hang};
 use crate::cli::{DoctorArgs, Global};
 use crate::clock::Wall;
@@ -82,6 +83,7 @@ fn examine(global: &Global, answer: &mut Examined) -> Option<StoreUrl> {
     match Reading::of(setting, Purpose::Read) {
         Ok(reading) => {
             answer.findings.extend(reading.store().probe());
+            answer.findings.extend(silent::findings(&reading));
             answer.about = Some(reading.store().about());
         }
         Err(error) => answer.found(Level::Bad, "the store", format!("{error:#}")),

@@ -1,6 +1,7 @@
 //! What the commands that look at a store begin with: the jobs file, the store, this machine.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,8 +16,9 @@ use crate::look::{Found, Look};
 use crate::name::{JobName, LockName, Token};
 use crate::output::{Page, say, show};
 use crate::plan::{self, Environment};
+use crate::store::mount::Mount;
 use crate::store::record::RunRecord;
-use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store};
+use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store, remote};
 use crate::supervise::aside;
 use crate::supervise::origin;
 use crate::supervise::tree::{Tree, alive_here};
@@ -28,6 +30,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A store that was opened, and what is known beside it.
 pub struct Reading {
     store: Box<dyn Store>,
+    database: PathBuf,
     jobs_file: Option<JobsFile>,
     here: Place,
     tree: Tree,
@@ -67,6 +70,7 @@ impl Reading {
         let here = Place::here();
         Ok(Reading {
             store,
+            database: setting.store.url.database(),
             jobs_file: setting.file,
             tree: Tree::new(here.clone()),
             here,
@@ -93,6 +97,21 @@ impl Reading {
     pub fn store(&self) -> &dyn Store {
         aside::sign_of_life();
         &*self.store
+    }
+
+    /// This machine.
+    pub fn here(&self) -> &Place {
+        &self.here
+    }
+
+    /// The store's database file.
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// The mount that it lies on, if that is not of a local file system.
+    pub fn mount(&self) -> Option<Mount> {
+        remote::on_the_way(&self.database)
     }
 
     /// A look at it from here.

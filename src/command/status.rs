@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::reading::Reading;
+use super::silent;
 use crate::cli::{Global, StatusArgs};
 use crate::exit;
 use crate::look::Look;
@@ -57,10 +58,14 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
     let schedule = declared
         .and_then(|j| j.schedule.as_ref())
         .map(|at| &at.value);
+    let seen = look.lock(&name)?;
     Ok(JobStatus {
         job: job.to_owned(),
-        seen: look.lock(&name)?,
         waiting: look.waiting(&name)?,
+        to_free: seen
+            .as_ref()
+            .and_then(|seen| silent::to_free(reading, seen)),
+        seen,
         lock: name.into(),
         last: look.last_run(job)?,
         last_success: look.last_success(job)?,

@@ -6,7 +6,7 @@ use super::reading::{Held, Reading};
 use crate::cli::{Global, UnlockArgs};
 use crate::exit;
 use crate::output::{Page, record, say};
-use crate::store::{Cleared, Holder};
+use crate::store::{Cleared, Holder, remote};
 
 /// Runs it.
 pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
@@ -44,12 +44,12 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
             say(format_args!("the lock {} is free", held.lock));
             Ok(exit::OK)
         }
-        Some(silent) => Ok(unanswered(&held, silent.as_secs())),
+        Some(silent) => Ok(unanswered(&reading, &held, silent.as_secs())),
     }
 }
 
 /// The holder does not answer: whether that frees the lock depends on the store.
-fn unanswered(held: &Held, silent: u64) -> u8 {
+fn unanswered(reading: &Reading, held: &Held, silent: u64) -> u8 {
     let Held { holder, ttl, .. } = held;
     let (host, three) = (&holder.place.host, holder.processes);
     say(format_args!(
@@ -58,6 +58,11 @@ fn unanswered(held: &Held, silent: u64) -> u8 {
     if ttl.is_some() {
         say("its lease is over: the next start takes over");
         return exit::OK;
+    }
+    let mount = reading.mount();
+    if let Some(way) = mount.and_then(|mount| remote::to_free_what_stays(&mount, host)) {
+        say(format_args!("the lock is not free: {way}"));
+        return exit::LOCK_HELD;
     }
     say(format_args!(
         "on this store the kernel's lock alone decides: if {host} or its container is gone, the lock is free and the next \

@@ -228,6 +228,7 @@ pub(crate) mod tests {
                 host: "blue".into(),
             },
             cgroup: None,
+            nfs: None,
             processes: Processes {
                 front: process(7),
                 keeper: process(8),

@@ -22,6 +22,8 @@ pub struct JobStatus {
     pub seen: Option<Observed>,
     /// How many wait for that lock.
     pub waiting: u32,
+    /// What to do about it, if its holder's machine is gone and no time frees it.
+    pub to_free: Option<String>,
     /// Its newest run; attempts that were refused or skipped are none.
     pub last: Option<RunRecord>,
     /// The end of its newest success.
@@ -83,6 +85,10 @@ impl JobStatus {
             State::Running => (Tone::Busy, "running"),
             State::Stopping => (Tone::Warn, "stopping"),
             State::Revoked => (Tone::Warn, "lock revoked"),
+            State::Abandoned if self.to_free.is_some() => (
+                Tone::Bad,
+                "silent: its machine is gone, or cut off; the lock stays taken",
+            ),
             State::Abandoned => (
                 Tone::Bad,
                 "abandoned: its processes are gone, the next start takes over",
@@ -172,6 +178,13 @@ pub fn text(page: &Page, about: &About, jobs: &[JobStatus]) -> String {
             jobs.iter().map(row).collect(),
         );
     }
+    for (job, way) in jobs
+        .iter()
+        .filter_map(|j| Some((&j.job, j.to_free.as_ref()?)))
+    {
+        out.push_str(&paint(page, Tone::Bad, &format!("{job}: {way}")));
+        out.push('\n');
+    }
     out.push_str(&paint(page, Tone::Faint, &store_line(about)));
     out.push('\n');
     out
@@ -184,6 +197,9 @@ pub fn detail(page: &Page, job: &JobStatus) -> String {
         rows.push(("lock", job.lock.as_str().into()));
     }
     rows.push(("now", job.now(page)));
+    if let Some(way) = &job.to_free {
+        rows.push(("what to do", Words::toned(way, Tone::Bad)));
+    }
     rows.push(("last run", job.last(page)));
     rows.push(("last success", moment_or(page, job.last_success, "never")));
     if let Some(schedule) = &job.schedule {
@@ -279,6 +295,7 @@ mod tests {
             job: "sync".into(),
             lock: "sync".into(),
             seen,
+            to_free: None,
             last,
             last_success: Some(ago(90_000)),
             next_due: Some(ago(-18_100)),
@@ -307,6 +324,23 @@ mod tests {
         );
         last.outcome = Outcome::Running;
         assert_eq!(status(Some(seen()), Some(last)).state(), State::Running);
+    }
+
+    #[test]
+    fn a_lock_that_no_time_frees_comes_with_what_to_do() {
+        let mut last = run("sync", 200, Outcome::Abandoned);
+        last.run_id = holder_of("sync").run_id;
+        let stuck = JobStatus {
+            to_free: Some("boot blue".into()),
+            ..status(Some(seen()), Some(last))
+        };
+        let all = text(&page(None), &about(), std::slice::from_ref(&stuck));
+        assert!(all.contains("\nsync: boot blue\nstore "), "{all}");
+        let one = detail(&page(None), &stuck);
+        for part in ["silent: its machine is gone", "what to do", "boot blue"] {
+            assert!(one.contains(part), "{part} is missing:\n{one}");
+        }
+        assert!(!one.contains("takes over"), "{one}");
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub mod spool;
 pub mod sqlite;
 mod trouble;
 pub mod trust;
-mod vanished;
+pub mod twin;
+pub mod vanished;
 
 pub use lockfile::queue::Queued;
 pub use place::{Place, ProcessId, Processes};
@@ -170,6 +171,9 @@ pub struct Holder {
     /// The cgroup that its job may have to itself, as a path of its mount namespace.
     #[serde(default)]
     pub cgroup: Option<String>,
+    /// What the NFSv4 server that the store lies on knows its machine by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<twin::NfsClient>,
     /// When the lock was taken.
     pub since: Wall,
 }

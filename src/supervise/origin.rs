@@ -59,6 +59,7 @@ pub fn holder(
         place: place.clone(),
         processes,
         cgroup: cgroup.map(JobCgroup::path),
+        nfs: None,
         since: Wall::now(),
     }
 }

@@ -349,6 +349,7 @@ mod tests {
                 guard: own,
             },
             cgroup: None,
+            nfs: None,
             since: Wall::now(),
         };
         let nowhere = Place {

@@ -106,6 +106,7 @@ pub fn holder(record: &RunRecord) -> Holder {
             guard: this,
         },
         cgroup: None,
+        nfs: None,
         since: Wall::now(),
     }
 }

@@ -24,7 +24,11 @@ pub struct Contended {
 #[track_caller]
 pub fn contend(kind: Kind, name: &str, mounts: [&str; 2], runs: u64) -> Option<Contended> {
     let lab = lab::borrow_each(mounts)?;
-    let stage = Stage::of(kind, &lab, &format!("{kind:?}-{name}").to_lowercase());
+    let stage = Stage::of(
+        kind,
+        &lab,
+        &format!("{kind:?}-{name}").to_lowercase().replace(' ', "-"),
+    );
     let url = stage.store.strip_prefix("--store ").expect("a store");
     let began = Instant::now();
     let mut loads: Vec<Running> = CLIENTS

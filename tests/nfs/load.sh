@@ -1,6 +1,6 @@
 #!/bin/bash
 # load.sh STORE JOB ADDRESS PORT WAITERS RUNS: starts JOB on this machine as fast as it can: WAITERS loops of RUNS runs each
-# that wait for the lock, and beside them, until the last of these is through, one that never waits. Prints the exit code of
+# that wait for the lock, and beside them, until the last of these is through, now and then one that does not. Prints the exit code of
 # each start. The job tells the witness that it lives, and ends when that has heard it.
 store=$1 job=$2 address=$3 port=$4 waiters=$5 runs=$6
 host=$(uname -n)
@@ -17,5 +17,8 @@ for ((w = 0; w < waiters; w++)); do
     waiter &
     pids+=($!)
 done
-while kill -0 "${pids[@]}" 2>/dev/null; do start -n; done
+while kill -0 "${pids[@]}" 2>/dev/null; do
+    start -n
+    sleep 1
+done
 wait

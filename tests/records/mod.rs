@@ -229,6 +229,7 @@ impl Past {
                 ..Place::here()
             },
             cgroup: None,
+            nfs: None,
             processes: Processes {
                 front: process,
                 keeper: process,

@@ -9,15 +9,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
+use crate::clock::Boot;
 use crate::lease::takeover::FileId;
 use crate::store::mount;
 
 /// The lowest number for a descriptor that jobs inherit: scripts use 3 to 9.
 const HIGH: i32 = 100;
+
+/// How long a client may take to give back what it was lent.
+const CALLED_BACK: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Device and inode of what is open.
 pub fn id_of(fd: impl AsFd) -> io::Result<FileId> {
@@ -96,6 +102,18 @@ fn open_no_links(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errn
     }
 }
 
+/// On the file server itself a file may be lent to a client (an NFSv4 delegation, or a lease of fcntl(2)). To open it is to call it back, and
+/// with `O_NONBLOCK`, which keeps FIFOs from blocking, not to wait for that.
+fn open_unless_lent(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let until = Boot::now() + CALLED_BACK;
+    loop {
+        match open_no_links(path, flags, Mode::empty()) {
+            Err(Errno::AGAIN) if Boot::now() < until => std::thread::sleep(AGAIN),
+            other => return other,
+        }
+    }
+}
+
 /// Opens a regular file with one name for reading, and for writing too if `write`; no links, no devices.
 pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
@@ -105,9 +123,9 @@ pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
     } else {
         flags
     };
-    let opened = match open_no_links(path, wanted, Mode::empty()) {
+    let opened = match open_unless_lent(path, wanted) {
         // not every FUSE file system has O_DIRECT
-        Err(Errno::INVAL) if direct => open_no_links(path, flags, Mode::empty()),
+        Err(Errno::INVAL) if direct => open_unless_lent(path, flags),
         other => other,
     };
     let file = match opened {
@@ -299,5 +317,28 @@ mod tests {
             (mode("private"), mode("shared"), mode("folder")),
             (0o600, 0o660, 0o2770)
         );
+    }
+
+    #[test]
+    fn a_file_that_is_lent_is_called_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.lock");
+        let lent = File::create(&path).expect("create");
+        drop(lent);
+        let lent = File::open(&path).expect("open");
+        // SAFETY: sets a signal's disposition to be ignored, and takes a lease on an open descriptor.
+        let taken = unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+            libc::fcntl(lent.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK)
+        };
+        assert_eq!(taken, 0, "{}", io::Error::last_os_error());
+        let later = std::thread::spawn(move || {
+            // SAFETY: asks about an open descriptor; once it is to be given back, it is no read lease any more.
+            while unsafe { libc::fcntl(lent.as_raw_fd(), libc::F_GETLEASE) } == libc::F_RDLCK {
+                std::thread::yield_now();
+            }
+        });
+        assert!(open(&path, true, false).is_ok());
+        later.join().expect("no panic");
     }
 }

@@ -10,7 +10,7 @@ use crate::schedule::Zone;
 use crate::store::mount::lies;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
-    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open, twin,
 };
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
@@ -99,6 +99,11 @@ impl Keeper<'_> {
     }
 
     fn ask(&self, store: &dyn Store) -> Result<Result<Box<dyn Grant>, Refusal>, StoreError> {
+        if let Some(own) = &self.holder.nfs
+            && let Some(twin) = twin::find(store, own, Wall::now())?
+        {
+            return Err(StoreError::Unusable(twin));
+        }
         if let Some(refusal) = self.other_lock(store)? {
             return Ok(Err(refusal));
         }

@@ -26,6 +26,7 @@ use crate::name::Token;
 use crate::plan::{RunPlan, store_url_text};
 use crate::store::pruning::Prune;
 use crate::store::record::{End, RunRecord, Tail};
+use crate::store::twin::NfsClient;
 use crate::store::{
     Cleared, Expiry, Grant, Holder, Purpose, Recorded, Renewal, Store, StoreError, open,
 };
@@ -60,7 +61,8 @@ pub struct Keeper<'a> {
 }
 
 /// Lives until the end is recorded. Run in a freshly forked process, which must exit after it.
-pub fn run(plan: &RunPlan, record: RunRecord, holder: Holder, sides: Sides) {
+pub fn run(plan: &RunPlan, record: RunRecord, mut holder: Holder, sides: Sides) {
+    holder.nfs = NfsClient::of(&plan.store.database());
     let tree = Tree::new(holder.place.clone());
     let Sides { front, guard, tail } = sides;
     let mut keeper = Keeper {
