@@ -106,8 +106,8 @@ mod tests {
     use rstest::rstest;
 
     /// In seconds, on the clock of blue; green was booted 1000 s before.
-    fn at(seconds: u64) -> Option<Boot> {
-        Some(Boot(seconds * 1_000_000_000))
+    fn at(seconds: u64) -> Boot {
+        Boot(seconds * 1_000_000_000)
     }
 
     fn side(host: &str) -> Side {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn report(green: bool) -> Report {
-        let at = |seconds: u64| at(seconds + if green { 1000 } else { 0 });
+        let at = |seconds: u64| Some(at(seconds + if green { 1000 } else { 0 }));
         let lock = LockSeen {
             held: Answer::Refused,
             released: at(10),
