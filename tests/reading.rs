@@ -225,7 +225,7 @@ fn every_answer_has_the_fields_that_are_documented_for_it() {
         (&["logs", "sync"], &["run_id", "job", "outcome", "output"]),
         (&["status"], &["store", "jobs"]),
         (&["check"], &["status", "exit_code", "error", "jobs"]),
-        (&["doctor"], &["store", "verdict", "findings"]),
+        (&["doctor"], &["store", "verdict", "findings", "peer"]),
     ] {
         let expected = fields
             .iter()
