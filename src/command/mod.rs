@@ -134,12 +134,12 @@ pub fn refuse_private_store(
 
 /// Asked of the nearest folder that is there: the store itself may not have been created yet.
 fn is_on_overlay(path: &Path) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
+    const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
     // which may not answer
     if remote::on_the_way(path).is_some() {
         return false;
     }
-    /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
-    const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
     let kind = path
         .ancestors()
         .find_map(|folder| rustix::fs::statfs(folder).ok());

@@ -30,9 +30,7 @@ pub fn on_the_way(path: &Path) -> Option<Mount> {
 /// Names it to whoever waited for it in vain.
 pub fn silent(mount: &Mount) -> String {
     let server = mount
-        .options
-        .split(',')
-        .find_map(|option| option.strip_prefix("addr="))
+        .value("addr")
         .map(|address| format!(", server {address}"))
         .unwrap_or_default();
     format!(
@@ -47,9 +45,8 @@ pub fn silent(mount: &Mount) -> String {
 /// NFS version 3 has no leases: its server keeps a lock until the client tells that it was restarted (`sm-notify`), or somebody
 /// frees all locks of a file system.
 pub fn to_free_what_stays(mount: &Mount, host: &str) -> Option<String> {
-    let version_4 = mount.options.split(',').any(|o| o.starts_with("vers=4"));
     let local = ["nolock", "local_lock=flock", "local_lock=all"];
-    if mount.kind != "nfs" || version_4 || local.iter().any(|o| mount.has(o)) {
+    if mount.nfs().is_none_or(|version| version > 3) || local.iter().any(|o| mount.has(o)) {
         return None;
     }
     let (server, export) = mount.source.split_once(":/").unwrap_or(("it", ""));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use super::StoreError;
+use super::{StoreError, remote};
 
 const FULL: &str = "no space left on its file system: free some, then start again";
 const READ_ONLY: &str =
@@ -76,10 +76,7 @@ pub fn from_sql(path: &Path, error: &rusqlite::Error) -> StoreError {
         ErrorCode::NotADatabase => foreign(path),
         ErrorCode::DatabaseBusy
         | ErrorCode::DatabaseLocked
-        | ErrorCode::FileLockingProtocolFailed => StoreError::Timeout(format!(
-            "{} is kept locked by another process (a transaction left open in some sqlite3 shell? see lsof or fuser) and",
-            path.display()
-        )),
+        | ErrorCode::FileLockingProtocolFailed => locked(path),
         ErrorCode::CannotOpen => cannot_open(path),
         ErrorCode::SystemIoFailure => unusable(
             path,
@@ -94,6 +91,21 @@ pub fn from_sql(path: &Path, error: &rusqlite::Error) -> StoreError {
             ),
         ),
     }
+}
+
+fn locked(path: &Path) -> StoreError {
+    let shown = path.display();
+    let mount = remote::on_the_way(path);
+    let by_the_dead = mount.and_then(|mount| remote::to_free_what_stays(&mount, "it"));
+    StoreError::Timeout(match by_the_dead {
+        None => format!(
+            "{shown} is kept locked by another process (a transaction left open in some sqlite3 shell? see lsof or fuser) and"
+        ),
+        Some(way) => format!(
+            "{shown} is kept locked by another process (a transaction left open in some sqlite3 shell, see lsof or fuser; or a machine that \
+             lost its power: {way}) and"
+        ),
+    })
 }
 
 /// Whether it is permission that is missing, not a writable file system.

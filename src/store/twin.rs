@@ -25,30 +25,38 @@ pub struct NfsClient {
     pub machine: String,
 }
 
+fn line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    Some(if text == "(null)" {
+        String::new()
+    } else {
+        text.to_owned()
+    })
+}
+
+/// What was set to tell this machine from others of its name (nfs(5)), empty where nothing was; `None`: the kernel does not tell.
+pub fn unique_id() -> Option<String> {
+    let of_namespace = line("/sys/fs/nfs/net/nfs_client/identifier").filter(|id| !id.is_empty());
+    of_namespace.or_else(|| line("/sys/module/nfs/parameters/nfs4_unique_id"))
+}
+
 impl NfsClient {
     /// Of this machine, if `path` lies on such a mount and it can be told.
     pub fn of(path: &Path) -> Option<Self> {
         let mount = remote::on_the_way(path)?;
-        let version = mount.options.split(',').find(|o| o.starts_with("vers=4"))?;
+        let version = mount.value("vers")?;
         let uts = fs::read_link("/proc/self/ns/uts").ok()?;
-        if !mount.kind.starts_with("nfs") || uts != Path::new(FIRST_UTS) {
+        if mount.nfs() != Some(4) || uts != Path::new(FIRST_UTS) {
             return None;
         }
-        let line = |path: &str| {
-            let text = fs::read_to_string(path).ok()?;
-            let text = text.trim();
-            Some(if text == "(null)" {
-                String::new()
-            } else {
-                text.to_owned()
-            })
-        };
-        let of_namespace =
-            line("/sys/fs/nfs/net/nfs_client/identifier").filter(|id| !id.is_empty());
-        let unique = of_namespace.or_else(|| line("/sys/module/nfs/parameters/nfs4_unique_id"))?;
+        let unique = unique_id()?;
         let host = rustix::system::uname();
         Some(NfsClient {
-            name: format!("{version} {} {unique}", host.nodename().to_string_lossy()),
+            name: format!(
+                "NFSv{version} {} {unique}",
+                host.nodename().to_string_lossy()
+            ),
             machine: line("/etc/machine-id").filter(|id| !id.is_empty())?,
         })
     }
@@ -96,13 +104,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case::itself(client("vers=4.2 blue ", "1"), false)]
-    #[case::another_name(client("vers=4.2 green ", "2"), false)]
-    #[case::set_apart(client("vers=4.2 blue two", "2"), false)]
-    #[case::another_protocol(client("vers=4.0 blue ", "2"), false)]
-    #[case::twin(client("vers=4.2 blue ", "2"), true)]
+    #[case::itself(client("NFSv4.2 blue ", "1"), false)]
+    #[case::another_name(client("NFSv4.2 green ", "2"), false)]
+    #[case::set_apart(client("NFSv4.2 blue two", "2"), false)]
+    #[case::another_protocol(client("NFSv4.0 blue ", "2"), false)]
+    #[case::twin(client("NFSv4.2 blue ", "2"), true)]
     fn two_machines_with_one_name(#[case] other: NfsClient, #[case] twin: bool) {
-        assert_eq!(client("vers=4.2 blue ", "1").is_twin(&other), twin);
+        assert_eq!(client("NFSv4.2 blue ", "1").is_twin(&other), twin);
     }
 
     #[test]

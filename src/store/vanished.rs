@@ -53,6 +53,37 @@ pub fn settle(
     Ok(settled)
 }
 
+/// Adds to the rows that `query` found those that wait in the spool alone: a database that takes nothing hides no attempt.
+pub fn with_spooled(mut runs: Vec<RunRecord>, query: &Query, spool: &Spool) -> Vec<RunRecord> {
+    let mut waiting: Vec<_> = spool.entries().into_iter().map(|(_, e)| e.record).collect();
+    // of one run, what has its end comes first
+    waiting.sort_by_key(|record| record.end.is_none());
+    for record in waiting {
+        if runs.iter().all(|run| run.run_id != record.run_id) && matches(&record, query) {
+            let at = runs.partition_point(|run| run.started > record.started);
+            runs.insert(at, record);
+        }
+    }
+    runs
+}
+
+/// As the rows are chosen; what stands as `running` may turn out to be something else yet.
+fn matches(record: &RunRecord, query: &Query) -> bool {
+    query
+        .job
+        .as_deref()
+        .is_none_or(|job| record.job.as_str() == job)
+        && query.since.is_none_or(|since| record.started >= since)
+        && query.until.is_none_or(|until| record.started < until)
+        && query.host.as_ref().is_none_or(|host| record.host == *host)
+        && query
+            .trigger
+            .is_none_or(|trigger| record.trigger == trigger)
+        && (query.outcomes.is_empty()
+            || record.outcome == Outcome::Running
+            || query.outcomes.contains(&record.outcome))
+}
+
 fn is_gone(lock: &Observed, run: &RunRecord, query: &Query, here: &Place) -> bool {
     let Some(holder) = lock.holder.as_ref().filter(|h| h.run_id == run.run_id) else {
         return true;
@@ -71,4 +102,54 @@ fn is_gone(lock: &Observed, run: &RunRecord, query: &Query, here: &Place) -> boo
         },
         |alive| !alive,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::record::tests::run;
+    use crate::store::spool::Entry;
+
+    #[test]
+    fn what_waits_in_the_spool_is_told_in_its_place_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        let write = |record: &RunRecord| drop(spool.write(&Entry::new(record.clone(), None)));
+        let mut began = run("sync", 20, Outcome::Running);
+        began.run_id = RunId::random();
+        began.end = None;
+        let mut ended = run("sync", 20, Outcome::Succeeded);
+        ended.run_id = began.run_id.clone();
+        write(&began);
+        write(&ended);
+        write(&run("other", 15, Outcome::Failed));
+        let stored = || {
+            let mut stored = [10, 30].map(|ago| run("sync", ago, Outcome::Failed));
+            for record in &mut stored {
+                record.run_id = RunId::random();
+            }
+            stored.to_vec()
+        };
+        let of_job = Query {
+            job: Some("sync".into()),
+            ..Query::default()
+        };
+        let told = with_spooled(stored(), &of_job, &spool);
+        let outcomes: Vec<_> = told.iter().map(|r| r.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [Outcome::Failed, Outcome::Succeeded, Outcome::Failed]
+        );
+        assert_eq!(with_spooled(told, &of_job, &spool).len(), 3);
+        let failed = Query {
+            outcomes: vec![Outcome::Failed],
+            ..of_job
+        };
+        let told = with_spooled(Vec::new(), &failed, &spool);
+        // its end is known once it is settled
+        assert!(
+            told.iter().all(|r| r.outcome == Outcome::Running),
+            "{told:?}"
+        );
+    }
 }

@@ -216,6 +216,11 @@ fn exit_status() -> String {
     text += &paragraph(
         "joblock check exits as monitoring plugins do: 0 ok, 1 warning, 2 critical, 3 unknown. joblock assert: 0 under a live lock, 1 not, 69 unknown.",
     );
+    text += &paragraph(
+        "Where the store lies on a mount that does not answer, every command names it and ends with 69 (check with 3) after 30 seconds without an answer, \
+         joblock run after its --wait and 30 seconds; with `-w forever` it says so then, and waits on. A process that hangs in the kernel is left behind, \
+         and gone when the mount answers again.",
+    );
     text
 }
 

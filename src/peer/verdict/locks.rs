@@ -249,7 +249,7 @@ pub(super) fn taken_over(both: &Both) -> Finding {
 fn after_power_loss(both: &Both) -> String {
     let mounts = [&both.here.mount, &both.there.mount];
     let mut mounts = mounts.into_iter().flatten().filter(|m| m.is_nfs());
-    if mounts.clone().any(|m| m.server_lease_seconds.is_none()) {
+    if mounts.clone().any(|m| !m.name().starts_with("NFS 4")) {
         return "; of a machine that loses power, over NFS 3: never, until it is up again or the server is told (unlock_filesystem)".to_owned();
     }
     let lease = mounts.find_map(|m| m.server_lease_seconds);

@@ -29,6 +29,7 @@ impl History for SqliteStore {
 
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
         let runs = self.inner.db().read(|conn| rows::query(conn, query))?;
+        let runs = vanished::with_spooled(runs, query, &self.inner.spool);
         self.inner.settle(runs, query)
     }
 

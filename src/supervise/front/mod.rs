@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use super::ANSWER;
 use super::cgroup::JobCgroup;
+use super::keeper;
 use super::messages::{
     Cause, Channel, Ended, FromGuard, FromKeeper, FrontToGuard, FrontToKeeper, Level, Received,
     Status, Word,
@@ -32,6 +33,8 @@ use crate::store::{ProcessId, remote};
 
 pub use start::run;
 
+/// How long the keeper may take to record that the start was cancelled.
+const CANCELLED: Duration = Duration::from_secs(15);
 /// How soon front looks again at what it must end by itself.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -115,6 +118,10 @@ impl Front<'_> {
             self.record_by_another(&ended);
         }
         if !self.finished && self.give_up.is_some_and(|at| Boot::now() >= at) {
+            if ended.cause == Some(Cause::Lost) {
+                // whoever else would say so hangs
+                Self::error(&keeper::lost_lock());
+            }
             let pid = self.keeper_pid.as_raw_nonzero();
             Self::error(&format!(
                 "{}; the end of this run is not recorded yet; pid {pid} goes on trying",
@@ -142,7 +149,7 @@ impl Front<'_> {
             );
         }
         if self.give_up.is_some_and(|at| Boot::now() >= at) {
-            if self.plan.wait == Wait::Forever {
+            if self.plan.wait == Wait::Forever && self.cancelled.is_none() {
                 Self::error(&format!("{}; it is waited for", self.silence()));
                 self.give_up = None;
                 return None;
@@ -150,7 +157,8 @@ impl Front<'_> {
             Self::error(&format!("{}; the job was not started", self.silence()));
             // It may hang in the kernel: it is not waited for.
             let _ = rustix::process::kill_process(self.keeper_pid, rustix::process::Signal::KILL);
-            return Some(exit::STORE_UNUSABLE);
+            let code = exit::STORE_UNUSABLE;
+            return Some(self.cancelled.map_or(code, |signal| self.die_of(signal)));
         }
         None
     }
@@ -321,6 +329,8 @@ impl Front<'_> {
             libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
             _ => {
                 self.cancelled = Some(signal);
+                let give_up = Boot::now() + CANCELLED;
+                self.give_up = Some(self.give_up.map_or(give_up, |at| at.min(give_up)));
                 self.keeper.send(&FrontToKeeper::Cancel, None);
             }
         }
@@ -347,7 +357,7 @@ impl Front<'_> {
     }
 
     fn say(&mut self, word: &Word) {
-        if self.plan.wait == Wait::Forever && self.token.is_none() {
+        if self.plan.wait == Wait::Forever && self.token.is_none() && self.cancelled.is_none() {
             // whoever speaks does not hang
             self.give_up = None;
         }
