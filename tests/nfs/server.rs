@@ -225,8 +225,8 @@ pub fn is_full(kind: Kind, mount: &str) {
         room.trim().parse::<u64>().is_ok_and(|kib| kib >= 40),
         "{room}"
     );
-    let fill = "for size in 1M 1k; do dd if=/dev/zero bs=$size status=none >>/export/fill; done; sync /export";
-    lab.x("srv", fill);
+    let fill_up = "for size in 1M 1k; do dd if=/dev/zero bs=$size status=none >>/export/fill; done; sync /export";
+    lab.x("srv", fill_up);
     let told = stage.run("green", "-n", "other").finish().expect(UNUSABLE);
     assert!(told.out().contains("full"), "{told}");
     let before = stage.witness.run("sync", 1).expect("blue's run").accepted;
