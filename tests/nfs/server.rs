@@ -215,8 +215,18 @@ pub fn is_full(kind: Kind, mount: &str) {
     };
     let stage = Stage::of(kind, &lab, &name("full", kind, mount));
     let blue = stage.begin("blue", "sync", 1);
-    let fill = "for size in 1M 1k; do dd if=/dev/zero bs=$size status=none >>/export/fill; done; sync /export";
-    lab.x("srv", fill);
+    // also where the file system can't reserve it (NFSv3): ten blocks of 4 KiB
+    let file = lock_file(&lab, &stage).replace(lab::MOUNT, "/export/data");
+    let room = lab
+        .x("srv", &format!("du -k {file} | cut -f1"))
+        .expect(0)
+        .out();
+    assert!(
+        room.trim().parse::<u64>().is_ok_and(|kib| kib >= 40),
+        "{room}"
+    );
+    let fill_up = "for size in 1M 1k; do dd if=/dev/zero bs=$size status=none >>/export/fill; done; sync /export";
+    lab.x("srv", fill_up);
     let told = stage.run("green", "-n", "other").finish().expect(UNUSABLE);
     assert!(told.out().contains("full"), "{told}");
     let before = stage.witness.run("sync", 1).expect("blue's run").accepted;
