@@ -116,7 +116,9 @@ impl<'a> From<&'a Outcome> for PeerJson<'a> {
             came: there.is_some() || matches!(outcome, Outcome::Foreign(_)),
             here: both.map(|both| &both.here),
             there,
-            measured: both.map(|both| measured(both)),
+            measured: both
+                .filter(|both| !both.here.is_taken_for(&both.there))
+                .map(|both| measured(both)),
         }
     }
 }

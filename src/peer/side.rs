@@ -4,9 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel_file;
 use crate::store::sqlite::schema;
-use crate::store::{About, Place, StoreUrl, mount};
+use crate::store::{About, Place, StoreUrl, mount, twin};
 use crate::supervise::origin;
 
 /// Longer texts are cut, so that all of it fits into a letter.
@@ -84,6 +83,19 @@ impl MountSide {
     }
 }
 
+impl Side {
+    /// Whether an NFS server takes the two for one client, and throws away the locks of one when the other one comes: nothing can be
+    /// tried then, and calls may hang.
+    pub fn is_taken_for(&self, other: &Side) -> bool {
+        let is_nfs = |side: &Side| side.mount.as_ref().is_some_and(MountSide::is_nfs);
+        let told_apart = self.nfs_client.is_some() && self.nfs_client != other.nfs_client;
+        self.host == other.host
+            && self.boot_id != other.boot_id
+            && (is_nfs(self) || is_nfs(other))
+            && !told_apart
+    }
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }
@@ -122,18 +134,8 @@ pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side 
         user: cut(&origin::who().user),
         uid: rustix::process::geteuid().as_raw(),
         mount: seen,
-        nfs_client: nfs_client(),
+        nfs_client: twin::unique_id()
+            .filter(|id| !id.is_empty())
+            .map(|id| cut(&id)),
     }
-}
-
-/// nfs(5): the module's parameter, or the network namespace's own.
-fn nfs_client() -> Option<String> {
-    [
-        "/sys/fs/nfs/net/nfs_client/identifier",
-        "/sys/module/nfs/parameters/nfs4_unique_id",
-    ]
-    .into_iter()
-    .filter_map(|path| kernel_file::text(path).ok())
-    .map(|text| cut(text.trim()))
-    .find(|text| !text.is_empty() && text != "(null)")
 }

@@ -190,7 +190,12 @@ impl Report {
 pub fn run(link: &mut Link<'_>, here: &Side) -> Result<(Side, Report, Report), Trouble> {
     let there = link.exchange("hello", here)?;
     let mut report = Report::default();
-    match steps(link, &mut report) {
+    let done = if here.is_taken_for(&there) {
+        tell(link, &mut report)
+    } else {
+        steps(link, &mut report)
+    };
+    match done {
         Ok(theirs) => Ok((there, report, theirs)),
         Err(trouble) => Err(Trouble {
             there: Some(Box::new(there)),
@@ -205,6 +210,10 @@ fn steps(link: &mut Link<'_>, report: &mut Report) -> Result<Report, Trouble> {
     write_and_read(link, report)?;
     take_over(link, report, own)?;
     report.sqlite = sqlite::play(link)?;
+    tell(link, report)
+}
+
+fn tell(link: &mut Link<'_>, report: &mut Report) -> Result<Report, Trouble> {
     report.name_seen = link.name_seen;
     (report.wall_ahead_ms, report.boot_ahead_ns) = (link.wall_ahead_ms, link.boot_ahead_ns);
     let theirs = link.exchange("what was seen", report)?;

@@ -25,6 +25,22 @@ pub struct NfsClient {
     pub machine: String,
 }
 
+fn line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    Some(if text == "(null)" {
+        String::new()
+    } else {
+        text.to_owned()
+    })
+}
+
+/// What was set to tell this machine from others of its name (nfs(5)), empty where nothing was; `None`: the kernel does not tell.
+pub fn unique_id() -> Option<String> {
+    let of_namespace = line("/sys/fs/nfs/net/nfs_client/identifier").filter(|id| !id.is_empty());
+    of_namespace.or_else(|| line("/sys/module/nfs/parameters/nfs4_unique_id"))
+}
+
 impl NfsClient {
     /// Of this machine, if `path` lies on such a mount and it can be told.
     pub fn of(path: &Path) -> Option<Self> {
@@ -34,18 +50,7 @@ impl NfsClient {
         if mount.nfs() != Some(4) || uts != Path::new(FIRST_UTS) {
             return None;
         }
-        let line = |path: &str| {
-            let text = fs::read_to_string(path).ok()?;
-            let text = text.trim();
-            Some(if text == "(null)" {
-                String::new()
-            } else {
-                text.to_owned()
-            })
-        };
-        let of_namespace =
-            line("/sys/fs/nfs/net/nfs_client/identifier").filter(|id| !id.is_empty());
-        let unique = of_namespace.or_else(|| line("/sys/module/nfs/parameters/nfs4_unique_id"))?;
+        let unique = unique_id()?;
         let host = rustix::system::uname();
         Some(NfsClient {
             name: format!(

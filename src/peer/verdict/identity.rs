@@ -37,17 +37,15 @@ pub(super) fn names(both: &Both) -> Option<Finding> {
     if here.host != there.host {
         return Some(finding(Level::Ok, WHAT, "they differ"));
     }
-    let is_nfs = |side: &Side| side.mount.as_ref().is_some_and(MountSide::is_nfs);
-    let told_apart = here.nfs_client.is_some() && here.nfs_client != there.nfs_client;
     let same = format!("both machines are called {}", here.host);
-    Some(if (is_nfs(here) || is_nfs(there)) && !told_apart {
+    Some(if here.is_taken_for(there) {
         finding(
             Level::Bad,
             WHAT,
             format!(
                 "{same}: an NFS server takes them for one and throws away the locks of one when the other one mounts or boots; \
                  give each a name of its own (hostnamectl hostname NAME), or for version 4 an nfs4_unique_id of its own (modprobe.d: options nfs \
-                 nfs4_unique_id=…), then unmount and mount again"
+                 nfs4_unique_id=…), then unmount and mount again; nothing else was tried"
             ),
         )
     } else {

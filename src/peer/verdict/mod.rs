@@ -71,9 +71,11 @@ fn through(both: &Both) -> Vec<Finding> {
         identity::store(both),
         identity::mounts(both),
         identity::clocks(both),
-        locks::flock(both),
-        locks::posix(both),
     ]);
+    if both.here.is_taken_for(&both.there) {
+        return found;
+    }
+    found.extend([locks::flock(both), locks::posix(both)]);
     if locks::reaches(both, |r| &r.flock) {
         found.extend([locks::inherited(both), locks::taken_over(both)]);
     }
@@ -104,8 +106,8 @@ mod tests {
     use rstest::rstest;
 
     /// In seconds, on the clock of blue; green was booted 1000 s before.
-    fn at(seconds: u64) -> Option<Boot> {
-        Some(Boot(seconds * 1_000_000_000))
+    fn at(seconds: u64) -> Boot {
+        Boot(seconds * 1_000_000_000)
     }
 
     fn side(host: &str) -> Side {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     fn report(green: bool) -> Report {
-        let at = |seconds: u64| at(seconds + if green { 1000 } else { 0 });
+        let at = |seconds: u64| Some(at(seconds + if green { 1000 } else { 0 }));
         let lock = LockSeen {
             held: Answer::Refused,
             released: at(10),
