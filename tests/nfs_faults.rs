@@ -194,6 +194,8 @@ fn nothing_hangs_on_a_dead_mount(lab: &Lab, kind: Kind, name: &str) {
     assert!(told.out().contains("; it is waited for"), "{told}");
     lab.verb("heal", "blue");
     nothing_came_of_it(lab);
+    // the client may take its time to connect again, longer than a start waits
+    lab.x("blue", "ls /mnt/a").expect(0);
     let history = stage.history("sync");
     assert_eq!(history.len(), 1, "{history:?}");
     lab.x("blue", &line).expect(0);
