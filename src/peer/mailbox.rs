@@ -88,10 +88,10 @@ pub fn sign(folder: &Path, id: &RunId) -> Option<Sign> {
 
 impl Mailbox {
     /// Makes the folder, if need be, and a mailbox in it.
-    pub fn make(folder: &Path, id: RunId) -> io::Result<Self> {
+    pub fn make(folder: &Path, id: &RunId) -> io::Result<Self> {
         let mut tries = 0;
         loop {
-            match Self::try_make(folder, &id) {
+            match Self::try_make(folder, id) {
                 // another one is about to give the folder that it made to the group, or removes it, being the last
                 Err(error)
                     if tries < TRIES
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn doctor(folder: &Path) -> Mailbox {
-        Mailbox::make(folder, RunId::random()).expect("a mailbox")
+        Mailbox::make(folder, &RunId::random()).expect("a mailbox")
     }
 
     #[test]
