@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -22,6 +23,10 @@ use crate::store::trust;
 const BLOCKS: u64 = 64;
 /// What is older than this, by the file system's own clock, was left by a doctor that is gone.
 const OLD: Duration = Duration::from_secs(3600);
+
+/// How often a folder is tried that another one may be making, or removing.
+const TRIES: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(100);
 
 const END: &str = ".mail";
 
@@ -83,17 +88,46 @@ pub fn sign(folder: &Path, id: &RunId) -> Option<Sign> {
 
 impl Mailbox {
     /// Makes the folder, if need be, and a mailbox in it.
-    pub fn make(folder: &Path, id: RunId) -> io::Result<Self> {
+    pub fn make(folder: &Path, id: &RunId) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            match Self::try_make(folder, id) {
+                // another one is about to give the folder that it made to the group, or removes it, being the last
+                Err(error)
+                    if tries < TRIES
+                        && matches!(
+                            error.kind(),
+                            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound
+                        ) =>
+                {
+                    tries += 1;
+                    sleep(AGAIN);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_make(folder: &Path, id: &RunId) -> io::Result<Self> {
         file::create_folder(folder)?;
         trust::check_part(folder, true).map_err(io::Error::other)?;
-        let path = path(folder, &id, END);
+        if let Some(store) = folder.parent()
+            && file::mode_in(folder)? != file::mode_in(store)?
+        {
+            let kind = io::ErrorKind::PermissionDenied;
+            return Err(io::Error::new(
+                kind,
+                "its rights are not those of the store's folder: remove it",
+            ));
+        }
+        let path = path(folder, id, END);
         file::create(&path)?;
         let file = file::open(&path, true, true)?;
         // readers may go by the size that they know
         file.set_len(BLOCKS * BLOCK as u64)?;
         Ok(Mailbox {
             folder: folder.to_owned(),
-            id,
+            id: id.clone(),
             file: Some(file),
             said: 0,
         })
@@ -188,7 +222,7 @@ mod tests {
     use super::*;
 
     fn doctor(folder: &Path) -> Mailbox {
-        Mailbox::make(folder, RunId::random()).expect("a mailbox")
+        Mailbox::make(folder, &RunId::random()).expect("a mailbox")
     }
 
     #[test]
@@ -212,6 +246,22 @@ mod tests {
         assert!(folder.exists());
         file::create(&late).expect("a file of one that is gone");
         drop(two);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_being_removed_or_made_is_tried_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = dir.path().join("peer");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        drop(doctor(&folder));
+                    }
+                });
+            }
+        });
         assert!(!folder.exists());
     }
 

@@ -141,7 +141,7 @@ fn play_on(
     alive: &mut dyn FnMut(&str) -> bool,
 ) -> Outcome {
     let here = side::here(url, folder.parent().unwrap_or(folder), store);
-    let mailbox = match Mailbox::make(folder, RunId::random()) {
+    let mailbox = match Mailbox::make(folder, &RunId::random()) {
         Ok(mailbox) => mailbox,
         Err(error) => {
             let why = format!(
