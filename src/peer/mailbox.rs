@@ -45,6 +45,8 @@ pub struct Sign {
     pub offer: Option<RunId>,
     /// With whom it will.
     pub paired: Option<RunId>,
+    /// They are a pair, and it looks no further.
+    pub met: bool,
 }
 
 /// Our own mailbox.

@@ -1,7 +1,8 @@
 //! How two doctors find each other, though a third may be about, and though others left their files when they crashed.
 //!
 //! Each shows whom it would go with, and once both would go with each other, that it will. Nobody changes what they will
-//! while the other one stands by it, so that two who both have said it are a pair.
+//! while the other one stands by it. But what they show next may come from a look that they took before, so it is only a
+//! pair once the other has shown twice more that it stands by it; who knows that shows it, and shows nothing else any more.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,8 +33,9 @@ pub enum Met {
     Ended,
 }
 
-/// What to show next, by the signs of those who are alive; `true`: that makes a pair.
-fn next(own: &RunId, mine: &Sign, alive: &[(RunId, Sign)]) -> (Sign, bool) {
+/// What to show next, by the signs of those who are alive; `since`: the beat that the other had when it was first seen to go with
+/// this one, after this one had shown that it would.
+fn next(own: &RunId, mine: &Sign, alive: &[(RunId, Sign)], since: &mut Option<u64>) -> Sign {
     let mut sign = Sign {
         beat: mine.beat + 1,
         ..mine.clone()
@@ -42,9 +44,13 @@ fn next(own: &RunId, mine: &Sign, alive: &[(RunId, Sign)]) -> (Sign, bool) {
     if let Some(theirs) = mine.paired.as_ref().and_then(of)
         && theirs.offer.as_ref() == Some(own)
     {
-        let met = theirs.paired.as_ref() == Some(own);
-        return (sign, met);
+        if theirs.paired.as_ref() == Some(own) {
+            let since = *since.get_or_insert(theirs.beat);
+            sign.met = theirs.met || theirs.beat >= since + 2;
+        }
+        return sign;
     }
+    *since = None;
     sign.paired = None;
     let free = alive
         .iter()
@@ -58,7 +64,7 @@ fn next(own: &RunId, mine: &Sign, alive: &[(RunId, Sign)]) -> (Sign, bool) {
     {
         sign.paired = Some(id.clone());
     }
-    (sign, false)
+    sign
 }
 
 /// Who has been seen, and when they last changed.
@@ -93,7 +99,9 @@ pub fn meet(
         beat: 0,
         offer: None,
         paired: None,
+        met: false,
     };
+    let mut since = None;
     let (mut seen, mut busy) = (Seen::default(), Vec::new());
     let until = Boot::now() + limit;
     mailbox.show(&sign)?;
@@ -117,12 +125,13 @@ pub fn meet(
             }
             signs.push((id, theirs));
         }
-        let (next, met) = next(&mailbox.id, &sign, &signs);
-        if met && let Some(peer) = next.paired {
+        sign = next(&mailbox.id, &sign, &signs, &mut since);
+        mailbox.show(&sign)?;
+        if sign.met
+            && let Some(peer) = sign.paired
+        {
             return Ok(Met::Peer(peer));
         }
-        sign = next;
-        mailbox.show(&sign)?;
         if Boot::now() > until && sign.paired.is_none() {
             busy.sort();
             busy.dedup();
@@ -151,6 +160,7 @@ mod tests {
             beat: 0,
             offer: None,
             paired: None,
+            met: false,
         }
     }
 
@@ -166,24 +176,25 @@ mod tests {
     /// Doctors that look at what stands there when it is their turn, and write what they decided at a later turn.
     fn play(doctors: usize, turns: &[usize]) -> Vec<Option<usize>> {
         let mut shown = vec![fresh(); doctors];
-        let mut decided: Vec<Option<(Sign, bool)>> = vec![None; doctors];
+        let mut decided: Vec<Option<Sign>> = vec![None; doctors];
+        let mut since = vec![None; doctors];
         let mut met: Vec<Option<usize>> = vec![None; doctors];
         for &turn in turns {
             let me = turn % doctors;
             if met[me].is_some() {
                 continue;
             }
-            if let Some((sign, pair)) = decided[me].take() {
-                if pair {
+            if let Some(sign) = decided[me].take() {
+                if sign.met {
                     met[me] = (0..doctors).find(|&o| sign.paired == Some(id(o as u64)));
-                } else {
-                    shown[me] = sign;
                 }
+                shown[me] = sign;
             } else {
                 // who has shown nothing did not come yet
                 let others = (0..doctors).filter(|&o| o != me && shown[o].beat > 0);
                 let alive: Vec<_> = others.map(|o| (id(o as u64), shown[o].clone())).collect();
-                decided[me] = Some(next(&id(me as u64), &shown[me], &alive));
+                let since = &mut since[me];
+                decided[me] = Some(next(&id(me as u64), &shown[me], &alive, since));
             }
         }
         met
