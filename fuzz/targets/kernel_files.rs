@@ -71,7 +71,7 @@ fn cgroups(text: &str) {
     let _ = seen.memory();
     let run = "0123456789abcdef".parse().expect("a run id");
     if let Some(cgroup) = JobCgroup::of(&run, &seen) {
-        assert!(cgroup.path().ends_with("joblock-0123456789abcdef"));
+        assert!(cgroup.path().ends_with(&JobCgroup::name(&run)));
     }
 }
 
