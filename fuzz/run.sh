@@ -10,7 +10,9 @@
 # The compiler of C and C++ that rusqlite needs builds libFuzzer too. $JOBLOCK_RECORD: keeps the figures in docs/evidence.
 set -euo pipefail
 # libFuzzer ends without running what would remove them
-trap 'rm -rf /dev/shm/joblock-fuzz-*' EXIT
+FUZZ_MEMORY=$(mktemp -d -p "$([ -d /dev/shm ] && echo /dev/shm || echo /tmp)" joblock-fuzz.XXXXXX)
+export FUZZ_MEMORY
+trap 'rm -rf "$FUZZ_MEMORY"' EXIT
 cd "$(dirname "$(readlink -f "$0")")"
 
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -57,9 +57,9 @@ impl Clearing for Gone {
 impl Past {
     pub fn new(kind: Kind) -> Past {
         // in memory: an input is a dozen syncs
-        let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() {
-            TempDir::with_prefix_in("joblock-fuzz-", memory)
+        let memory = std::env::var_os("FUZZ_MEMORY").unwrap_or_else(|| "/dev/shm".into());
+        let folder = if Path::new(&memory).is_dir() {
+            TempDir::with_prefix_in("joblock-fuzz-", &memory)
         } else {
             TempDir::new()
         }

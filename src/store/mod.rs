@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::clock::{Boot, Wall};
 use crate::name::{LockName, RunId, Token};
 use pruning::{Prune, Pruned};
-use record::{Attempted, End, OutOfMemory, Query, RunRecord, Tail, Trigger, Who};
+use record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord, Tail, Trigger, Who};
 
 /// A store's address as the user gave it: `sqlite:PATH`, `sqlite:PATH?shared`, `lockfile:DIRECTORY`, each with `?server-lease=` if need be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +249,15 @@ pub trait Clearing: Send + Sync {
     /// Whether the OOM killer has struck in the cgroup of a run that left no end, since it began.
     fn out_of_memory(&self, _run: &RunRecord) -> OutOfMemory {
         OutOfMemory::Unknown
+    }
+
+    /// What is to be recorded of a run that left no end; `None`: there is no record of its begin.
+    fn became(&self, run: Option<&RunRecord>) -> (Outcome, OutOfMemory) {
+        let memory = run.map_or(OutOfMemory::Unknown, |run| self.out_of_memory(run));
+        match memory {
+            OutOfMemory::Yes => (Outcome::OomKilled, memory),
+            _ => (Outcome::Abandoned, memory),
+        }
     }
 }
 

@@ -47,6 +47,12 @@ impl Place {
         !self.boot_id.is_empty() && self.boot_id == other.boot_id
     }
 
+    /// The same; `None`: the boot id of one of them could not be read.
+    pub fn known_same_boot(&self, other: &Place) -> Option<bool> {
+        let known = !self.boot_id.is_empty() && !other.boot_id.is_empty();
+        known.then(|| self.same_boot(other))
+    }
+
     /// Whether BOOTTIME readings of the two may be compared.
     pub fn same_clock(&self, other: &Place) -> bool {
         self.same_boot(other) && self.time_ns == other.time_ns
@@ -101,6 +107,8 @@ mod tests {
             ..here.clone()
         };
         assert!(!nowhere.same_clock(&nowhere));
+        assert_eq!(nowhere.known_same_boot(&here), None);
+        assert_eq!(here.known_same_boot(&here), Some(true));
         assert!(!here.same_boot(&Place {
             boot_id: "other".into(),
             ..here.clone()

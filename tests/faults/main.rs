@@ -119,7 +119,12 @@ fn faults(points: &[Point]) -> Vec<Fault> {
     let mut all = Vec::new();
     for point in points {
         let kills = [(Kind::KillAtEntry, false), (Kind::KillAtExit, false)];
-        for (kind, forever) in kills.into_iter().chain(point.seen.kinds.iter().copied()) {
+        // nobody comes back from exit_group(2): who is killed there has ended by itself
+        let comes_back = point.number != libc::SYS_exit_group;
+        let kills = kills
+            .into_iter()
+            .filter(|(kind, _)| comes_back || *kind != Kind::KillAtExit);
+        for (kind, forever) in kills.chain(point.seen.kinds.iter().copied()) {
             all.push(Fault {
                 point: point.clone(),
                 kind,

@@ -174,8 +174,7 @@ impl Inner {
         Ok(Unreleased {
             mark,
             granted_on: row.granted_on,
-            same_boot: (!place.boot_id.is_empty() && !self.here.boot_id.is_empty())
-                .then(|| place.same_boot(&self.here)),
+            same_boot: place.known_same_boot(&self.here),
             local_file: side.lock.local,
             local_store: side.lock.local,
             ttl,
@@ -228,14 +227,7 @@ impl Inner {
         let _ = self.fold();
         let run = &holder.run_id;
         let record = self.db().read(|conn| rows::by_id(conn, run))?;
-        let memory = record.map_or(OutOfMemory::Unknown, |record| {
-            request.clearing.out_of_memory(&record)
-        });
-        let outcome = if memory == OutOfMemory::Yes {
-            Outcome::OomKilled
-        } else {
-            Outcome::Abandoned
-        };
+        let (outcome, memory) = request.clearing.became(record.as_ref());
         Ok(Abandoned {
             holder,
             outcome,

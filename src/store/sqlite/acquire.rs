@@ -216,13 +216,7 @@ impl Hands<'_> {
     /// What became of a run that left no end.
     fn abandoned(&self, run: &RunId) -> Result<(Outcome, OutOfMemory), StoreError> {
         let record = self.inner.db().read(|conn| rows::by_id(conn, run))?;
-        let memory = record.map_or(OutOfMemory::Unknown, |record| {
-            self.request.clearing.out_of_memory(&record)
-        });
-        Ok(match memory {
-            OutOfMemory::Yes => (Outcome::OomKilled, memory),
-            _ => (Outcome::Abandoned, memory),
-        })
+        Ok(self.request.clearing.became(record.as_ref()))
     }
 
     fn mark(&self, row: &LockRow) -> Result<Mark, StoreError> {
@@ -248,8 +242,7 @@ impl Hands<'_> {
         let seen = Unreleased {
             mark: self.mark(old)?,
             granted_on: old.granted_on,
-            same_boot: (!place.boot_id.is_empty() && !inner.here.boot_id.is_empty())
-                .then(|| place.same_boot(&inner.here)),
+            same_boot: place.known_same_boot(&inner.here),
             local_file: self.side.lock.local,
             local_store: !inner.shared,
             ttl: old.ttl,
