@@ -103,6 +103,8 @@ old=$(ls /proc | grep -x '[0-9]*' | while read -r p; do
     tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -q '^RUN=of-the-test$' && [ "$p" != $$ ] && [ "$p" != "$BASHPID" ] && readlink "/proc/$p/exe" | grep -qE 'joblock|sleep' && echo "$p"
 done)
 kill -STOP $old; kill -KILL $old; wait
+# those that this shell inherited are reaped by it whenever it gets to it
+for p in $old; do while [ -e "/proc/$p" ]; do sleep 0.01; done; done
 for p in $old; do
     echo $((p - 1)) >/proc/sys/kernel/ns_last_pid
     env -i sleep 2000 &
