@@ -431,6 +431,52 @@ mod tests {
         assert_eq!(taker.claimed(), Step::LookAgain(old));
     }
 
+    /// The file tells of a grant that came before the one in the history.
+    #[rstest]
+    #[case::both_are_left(false, 2)]
+    #[case::who_came_later_ended_and_had_cleared(true, 0)]
+    fn who_is_cleared_away_of_two(#[case] later_released: bool, #[case] cleared: usize) {
+        let later = Row {
+            owner: "00ff00ff00ff00fe".parse().expect("a run id"),
+            released: later_released,
+            ..row(7)
+        };
+        let (mut taker, mut step) =
+            FileTaker::begin(at(60), FILE, Some(&found(true)), Some(&later), None);
+        if step == Step::Look(later.clone()) {
+            let seen = Unreleased {
+                mark: watch(&later, Some(&found(true)), FILE).0,
+                ..unreleased(0)
+            };
+            let known = Sighting {
+                mark: seen.mark,
+                first: at(0),
+            };
+            step = taker.looked(&seen, Some(known), at(60));
+        }
+        let mut times = 0;
+        while step == Step::Clear(()) {
+            times += 1;
+            step = taker.cleared(false, at(60));
+        }
+        assert_eq!((times, step), (cleared, Step::Write(Token(8))));
+    }
+
+    #[test]
+    fn the_heartbeats_of_a_grant_that_was_released_are_not_watched() {
+        let other = Row {
+            owner: "00ff00ff00ff00fe".parse().expect("a run id"),
+            ..row(5)
+        };
+        let released = Found {
+            released: true,
+            ttl: row(6).ttl * 2,
+            ..found(false)
+        };
+        let (mark, ttl) = watch(&other, Some(&released), FILE);
+        assert_eq!((mark.slot_seq, ttl), (None, other.ttl));
+    }
+
     #[test]
     fn what_the_history_knows_the_end_of_is_not_waited_for() {
         let ended = Row {
