@@ -29,7 +29,7 @@ pub enum Step<H> {
     LookAgain(Row<H>),
     /// Write the grant into the file, durably: [`FileTaker::written`].
     Write(Token),
-    /// Look whether the kernel lock is still ours, and its file at its path: [`FileTaker::lock_read`].
+    /// Look whether the kernel lock is still ours, its file at its path, and our grant the newest in it: [`FileTaker::lock_read`].
     ReadLock,
     /// That was it. What is granted is still to be written into the history.
     Over(Over),
@@ -228,7 +228,7 @@ impl<H: Clone> FileTaker<H> {
         Step::ReadLock
     }
 
-    /// After [`Step::ReadLock`]. Whoever was frozen since it took the lock may have it no more; and the deadline counts from
+    /// After [`Step::ReadLock`]. Whoever was frozen or stopped since it took the lock may have it no more; and the deadline counts from
     /// before this look, so it is over before the server could give the lock away after it.
     pub fn lock_read(&self, still_ours: bool) -> Step<H> {
         Step::Over(if still_ours {

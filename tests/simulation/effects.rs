@@ -211,7 +211,10 @@ impl World {
                     Keeper::FileTaking(..) | Keeper::FileSpooled(_)
                 );
                 Answer::StillLocked(self.runs[run].lock.is_some_and(|lock| {
-                    !lock.taken_away && (!granting || self.store.path == Some(lock.file))
+                    let newest = self.store.files[lock.file].newest();
+                    let granted = self.store.path == Some(lock.file)
+                        && newest.is_some_and(|slot| slot.run == run);
+                    !lock.taken_away && (!granting || granted)
                 }))
             }
             Ask::ReadFile => {

@@ -1,6 +1,7 @@
 //! How a lock of the `lockfile:` store is taken, and what its holder does with it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::clock::{Boot, Wall};
 use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin, watch};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
 use crate::lease::takeover::{Mark, Sighting, Unreleased};
-use crate::name::{LockName, Token};
+use crate::name::{LockName, RunId, Token};
 use crate::store::record::{End, OutOfMemory, Outcome, RunRecord, Tail};
 use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
@@ -114,9 +115,8 @@ impl Steps for Arc<Inner> {
                     taker.written()
                 }
                 Step::ReadLock => {
-                    let still = side.still_locked().map_err(broken)?
-                        && side.lock.is_at_path().map_err(broken)?;
-                    taker.lock_read(still)
+                    let still = is_ours(&side, &request.holder.run_id);
+                    taker.lock_read(still.map_err(broken)?)
                 }
                 Step::Over(Over::Granted { token, sent }) => {
                     // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
@@ -249,6 +249,16 @@ fn slot(holder: &Holder, token: Token, ttl: Duration, seq: u64, released: bool) 
     }
 }
 
+/// Whether the kernel lock is still `owner`'s, its file at its path, and no other's grant in it newer: a server may have forgotten the lock of one
+/// who was stopped, and given it to another.
+fn is_ours(side: &Side, owner: &RunId) -> io::Result<bool> {
+    if !(side.still_locked()? && side.lock.is_at_path()?) {
+        return Ok(false);
+    }
+    let newest = side.holders()?.newest;
+    Ok(newest.is_some_and(|slot| slot.owner == *owner))
+}
+
 struct Abandoned {
     holder: Holder,
     outcome: Outcome,
@@ -308,10 +318,7 @@ impl LockfileGrant {
         let path = &side.lock.path;
         // the spool could not tell whether another was granted the lock
         if written.is_err()
-            && !side
-                .lock
-                .is_at_path()
-                .map_err(|e| trouble::from_io(path, &e))?
+            && !is_ours(&side, &record.run_id).map_err(|e| trouble::from_io(path, &e))?
         {
             return Ok(None);
         }
