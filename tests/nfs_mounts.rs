@@ -169,7 +169,7 @@ fn locks_that_the_kernel_takes_again_without_a_word_are_refused() {
 
 // shows: mount-that-lies lockfile
 #[test]
-fn an_overlay_over_nfs_is_refused_for_what_comes_from_there() {
+fn an_overlay_over_nfs_is_refused() {
     let Some(lab) = lab::borrow("vers=4.2") else {
         return;
     };

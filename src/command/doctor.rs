@@ -13,6 +13,7 @@ use crate::exit;
 use crate::output::doctor::{DoctorJson, text, worst};
 use crate::output::{Page, json, print, say};
 use crate::peer::{self, Outcome, verdict};
+use crate::store::mount::lies;
 use crate::store::{About, Finding, Level, Purpose, StoreUrl};
 
 /// How long the other side is waited for.
@@ -86,7 +87,13 @@ fn examine(global: &Global, answer: &mut Examined) -> Option<StoreUrl> {
             answer.findings.extend(silent::findings(&reading));
             answer.about = Some(reading.store().about());
         }
-        Err(error) => answer.found(Level::Bad, "the store", format!("{error:#}")),
+        Err(error) => {
+            // where there is no store yet, it is the time to say what one would come to
+            for lie in lies::of_store(&url).unwrap_or_default() {
+                answer.found(Level::Bad, "mount", lie.to_string());
+            }
+            answer.found(Level::Bad, "the store", format!("{error:#}"));
+        }
     }
     Some(url)
 }

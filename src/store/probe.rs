@@ -72,6 +72,17 @@ pub fn file_system(path: &Path, locks: &[Locks]) -> Vec<Finding> {
             ),
         )
     }];
+    // what a store with leases can do without
+    let spared = lies::at(path, lies::LOCKFILE).unwrap_or_default();
+    let spared = spared
+        .iter()
+        .filter(|lie| locks == lies::SQLITE && !lies.contains(lie));
+    findings.extend(spared.map(|lie| {
+        let detail = format!(
+            "{lie}; until then the store goes by its lease alone: after a crash, other machines wait for the TTL"
+        );
+        finding(Level::Warning, "mount", detail)
+    }));
     findings.extend(lies.iter().map(|lie| {
         let detail =
             format!("{lie}; until then no job is started, but with --accept-unsafe-mount REASON");

@@ -10,7 +10,9 @@ use super::wait::Waiters;
 use crate::clock::Boot;
 use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks;
-use crate::store::{Attempt, Cleared, Grant, LockRequest, Observed, Place, StoreError, trouble};
+use crate::store::{
+    Attempt, Cleared, Grant, Holder, LockRequest, Observed, Place, StoreError, trouble,
+};
 
 /// How long an attempt that must not wait goes on while the kernel lock is taken and nobody is named as its holder:
 /// somebody is about to be, or just was. Between the two stands a durable commit, which on a busy machine takes longer
@@ -170,7 +172,12 @@ fn without_lock(
     request: &LockRequest<'_>,
     file: &LockFile,
 ) -> Result<Look, StoreError> {
-    let seen = steps.look(request)?;
+    let mut seen = steps.look(request)?;
+    // what it wrote before it lost the lock again
+    let is_own = |holder: &Holder| holder.run_id == request.holder.run_id;
+    if seen.holder.as_ref().is_some_and(is_own) {
+        seen.holder = None;
+    }
     let Some(holder) = &seen.holder else {
         sweep(steps, request, Some(file))?;
         return Ok(Look::Unnamed(seen));

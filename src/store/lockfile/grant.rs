@@ -64,7 +64,8 @@ impl Steps for Arc<Inner> {
             });
         }
         let known = self.known(&request.lock, found.newest)?;
-        let found = known.slot.as_ref().map(|slot| self.found(&side, slot));
+        let own = &request.holder.run_id;
+        let found = known.slot.as_ref().map(|s| self.found(&side, s, Some(own)));
         let row = known.row.as_ref();
         let (mut taker, mut step) =
             FileTaker::begin(before, side.lock.id, found.as_ref(), row, known.elsewhere);
@@ -154,11 +155,12 @@ impl Steps for Arc<Inner> {
 }
 
 impl Inner {
-    fn found(&self, side: &Side, slot: &Slot) -> Found<Holder> {
+    /// `own`: what this run wrote before it lost the lock again, or had it taken away, is nobody's.
+    fn found(&self, side: &Side, slot: &Slot, own: Option<&RunId>) -> Found<Holder> {
         Found {
             token: slot.token,
             owner: slot.owner.clone(),
-            released: slot.released,
+            released: slot.released || own == Some(&slot.owner),
             seq: slot.seq,
             ttl: slot.ttl(),
             proven: side.lock.local || slot.holder.place.same_pids(&self.here),
@@ -169,7 +171,8 @@ impl Inner {
     /// A grant that was not released: on this file by somebody on another machine, or on a file that is not here any more.
     fn unreleased(&self, side: &Side, row: &LockRow) -> std::io::Result<Unreleased> {
         let place = &row.holder.place;
-        let found = side.holders()?.newest.map(|slot| self.found(side, &slot));
+        let newest = side.holders()?.newest;
+        let found = newest.map(|slot| self.found(side, &slot, None));
         let (mark, ttl) = watch(row, found.as_ref(), side.lock.id);
         Ok(Unreleased {
             mark,

@@ -133,7 +133,7 @@ pub fn at(path: &Path, asked: &[Locks]) -> io::Result<Vec<Lie>> {
         } else {
             Tried::default()
         },
-        below: below(&table, &mount, folder),
+        below: below(&table, &mount),
     };
     Ok(judge(&mount, asked, &around))
 }
@@ -341,20 +341,16 @@ pub fn gives_up_after(mount: &Mount) -> Option<Duration> {
     ))
 }
 
-/// The network mount below an overlay that has `folder`, too: what is not there was made in this machine's layer and is its own.
-fn below(table: &str, overlay: &Mount, folder: &Path) -> Option<Mount> {
+/// A network mount below an overlay. Whoever keeps a store there means to share it; a folder that was made in the overlay
+/// looks shared as well, and is this machine's own.
+fn below(table: &str, overlay: &Mount) -> Option<Mount> {
     if overlay.kind != "overlay" {
         return None;
     }
-    let inside = folder.strip_prefix(&overlay.point).ok()?;
-    let inside = overlay.root.strip_prefix("/").ok()?.join(inside);
     layers(overlay).into_iter().find_map(|layer| {
         // a container does not see its own layers
         let layer = fs::canonicalize(layer).ok()?;
-        let mount = find(table, &layer).filter(is_shared)?;
-        let there = layer.join(&inside).symlink_metadata();
-        let is_missing = there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        (!is_missing).then_some(mount)
+        find(table, &layer).filter(is_shared)
     })
 }
 
@@ -526,7 +522,7 @@ mod tests {
 
     /// A real folder takes the place of the layer, as only the table says what kind it is.
     #[test]
-    fn an_overlay_lies_about_what_it_has_from_the_network_and_not_about_what_is_its_own() {
+    fn an_overlay_over_the_network_lies_about_all_that_it_has() {
         let layer = tempfile::TempDir::new().expect("a folder");
         let layer = layer.path().canonicalize().expect("its path");
         fs::create_dir_all(layer.join("srv/store")).expect("a folder");
@@ -538,18 +534,14 @@ mod tests {
                 lower = layer.display()
             )
         };
-        let from = |kind: &str, root: &str, folder: &str| {
+        let from = |kind: &str, root: &str| {
             let table = table(kind, root);
             let overlay = find(&table, Path::new("/m")).expect("the overlay");
-            below(&table, &overlay, Path::new(folder)).map(|m| m.kind)
+            below(&table, &overlay).map(|m| m.kind)
         };
-        assert_eq!(from("nfs4", "/", "/m/srv/store").as_deref(), Some("nfs4"));
-        assert_eq!(
-            from("fuse.x", "/srv", "/m/store").as_deref(),
-            Some("fuse.x")
-        );
-        assert_eq!(from("nfs4", "/", "/m/srv/other"), None);
-        assert_eq!(from("ext4", "/", "/m/srv/store"), None);
-        assert_eq!(from("squashfs", "/", "/m/srv/store"), None);
+        assert_eq!(from("nfs4", "/").as_deref(), Some("nfs4"));
+        assert_eq!(from("fuse.x", "/srv").as_deref(), Some("fuse.x"));
+        assert_eq!(from("ext4", "/"), None);
+        assert_eq!(from("squashfs", "/"), None);
     }
 }
