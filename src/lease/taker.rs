@@ -185,3 +185,122 @@ impl<H: Clone + PartialEq> Taker<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::takeover::FileId;
+    use std::time::Duration;
+
+    const TTL: Duration = Duration::from_secs(45);
+
+    fn at(seconds: u64) -> Boot {
+        Boot(0) + Duration::from_secs(seconds)
+    }
+
+    fn row(token: u64) -> Row<()> {
+        Row {
+            token: Token(token),
+            owner: "00ff00ff00ff00ff".parse().expect("a run id"),
+            released: false,
+            seq: 0,
+            ttl: TTL,
+            granted_on: FileId { dev: 1, ino: 2 },
+            holder: (),
+        }
+    }
+
+    fn looked(slot_seq: u64, known: Option<Sighting>) -> Looked<()> {
+        let mark = Mark {
+            token: Token(4),
+            row_seq: 0,
+            slot_seq: Some(slot_seq),
+            file: FileId { dev: 1, ino: 2 },
+        };
+        Looked {
+            row: Some(row(4)),
+            known,
+            seen: Unreleased {
+                mark,
+                granted_on: mark.file,
+                same_boot: Some(false),
+                local_file: false,
+                local_store: false,
+                ttl: TTL,
+            },
+        }
+    }
+
+    /// The attempt that found an unreleased grant, begun at `seconds`.
+    fn held(seconds: u64) -> Taker<()> {
+        let (mut taker, step) = Taker::begin(at(seconds), None);
+        let grant = Step::Grant {
+            over: None,
+            file: None,
+        };
+        assert_eq!(step, grant);
+        assert_eq!(taker.written(Written::Held(row(4))), Step::Look(row(4)));
+        taker
+    }
+
+    #[test]
+    fn a_first_sight_is_kept_and_one_that_is_known_is_not_written_again() {
+        let first = looked(7, None);
+        let sighting = Sighting {
+            mark: first.seen.mark,
+            first: at(1),
+        };
+        let mut taker = held(0);
+        assert_eq!(taker.looked(&first, at(1)), Step::Remember(sighting));
+        assert_eq!(taker.remembered(), Step::Over(Over::Until(at(46))));
+        let step = held(20).looked(&looked(7, Some(sighting)), at(21));
+        assert_eq!(step, Step::Over(Over::Until(at(46))));
+    }
+
+    #[test]
+    fn who_was_silent_for_its_lease_is_cleared_away_claimed_and_looked_at_once_more() {
+        let seen = looked(7, None).seen.mark;
+        let known = Sighting {
+            mark: seen,
+            first: at(1),
+        };
+        let mut taker = held(46);
+        assert_eq!(
+            taker.looked(&looked(7, Some(known)), at(47)),
+            Step::Clear(row(4))
+        );
+        let mut lives = taker.clone();
+        assert_eq!(lives.cleared(true, at(48)), Step::Over(Over::Alive));
+        assert_eq!(taker.cleared(false, at(48)), Step::Claim(Token(4)));
+        assert_eq!(taker.claimed(), Step::LookAgain(row(4)));
+        let mut beat = taker.clone();
+        let later = looked(8, None).seen.mark;
+        let step = beat.looked_again(later, at(49));
+        assert_eq!(step, Step::Over(Over::Until(at(49) + TTL)));
+        let take = Step::Grant {
+            over: Some(row(4)),
+            file: None,
+        };
+        assert_eq!(taker.looked_again(seen, at(49)), take);
+        assert_eq!(
+            taker.written(Written::Granted(Token(5))),
+            Step::Over(Over::Granted {
+                token: Token(5),
+                sent: at(49)
+            })
+        );
+        // somebody else was faster
+        let other = taker.written(Written::Held(row(5)));
+        assert_eq!(other, Step::Over(Over::Again));
+        assert_eq!(taker.written(Written::Unknown), Step::GiveBack);
+    }
+
+    #[test]
+    fn what_is_another_grant_by_now_begins_anew() {
+        let other = Looked {
+            row: Some(row(5)),
+            ..looked(7, None)
+        };
+        assert_eq!(held(0).looked(&other, at(1)), Step::Over(Over::Again));
+    }
+}
