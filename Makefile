@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants nfs
+.PHONY: check setup format lint doc licences test check-clean release bench fuzz documents campaign faults power simulate mutants cargo-mutants nfs
 
 check: setup format lint doc licences test
 
@@ -73,6 +73,10 @@ power:
 simulate:
 	JOBLOCK_RECORD=1 JOBLOCK_SIMULATE_SEEDS=$(or $(SEEDS),1000000) JOBLOCK_SIMULATE_SEED=$(SEED) JOBLOCK_SIMULATE_THREADS=$(THREADS) \
 		cargo test --locked --test simulation worlds -- --nocapture
+
+# Every small change that cargo-mutants (cargo install cargo-mutants) knows in what decides and in the stores: hours.
+cargo-mutants:
+	cargo mutants -f 'src/lease/**' -f 'src/store/**' -- --lib --test conformance --test simulation
 
 # All bugs that are planted in copies of that code; each must be found.
 mutants:
