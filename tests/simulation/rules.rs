@@ -23,8 +23,10 @@ impl World {
         self.runs[run].watch.granted_at = Some(self.now);
         say!(self, run, "store", "granted");
         // In a lockfile store a keeper that was frozen may come by its grant too late, when another has been given the lock
-        // and the token. Its guard refuses to start; what counts is what jobs see.
-        let late = self.profile.kind == Kind::FileLease || self.tokens_unknown;
+        // and the token. Its guard refuses to start; what counts is what jobs see. The same where the server forgot the lock meanwhile.
+        let late = self.profile.kind == Kind::FileLease
+            || self.tokens_unknown
+            || self.excused_by_a_forgetful_server(run);
         if !late && self.newest.is_some_and(|newest| token <= newest) {
             self.violate(format!(
                 "token {token} is given after {}",
@@ -278,7 +280,10 @@ impl World {
         };
         let keeper = self.runs[run].processes[Role::Keeper as usize];
         let host = &self.hosts[self.runs[run].place.host];
-        !keeper.alive
+        // a write that was under way then lands in the midst of what comes after
+        let granted = self.runs[run].watch.granted_at;
+        granted.is_none_or(|at| at > forgotten)
+            || !keeper.alive
             || keeper.stopped
             || keeper.able_since > forgotten
             || host.cut_until > forgotten
