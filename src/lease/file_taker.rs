@@ -76,8 +76,14 @@ pub fn watch<H>(row: &Row<H>, found: Option<&Found<H>>, file: FileId) -> (Mark, 
     let mark = row.mark(own, file);
     match found.filter(|found| mark.slot_seq.is_none() && !found.released) {
         Some(found) => {
-            let slot_seq = Some(found.seq);
-            (Mark { slot_seq, ..mark }, row.ttl.max(found.ttl))
+            // whose heartbeats: of two runs, the same number is no silence; such a row has no renewals of its own
+            let (row_seq, slot_seq) = (found.token.0, Some(found.seq));
+            let mark = Mark {
+                row_seq,
+                slot_seq,
+                ..mark
+            };
+            (mark, row.ttl.max(found.ttl))
         }
         None => (mark, row.ttl),
     }
@@ -412,6 +418,12 @@ mod tests {
             .0
         };
         assert_ne!(mark(3), mark(4));
+        let next = Found {
+            token: Token(7),
+            seq: 3,
+            ..found.clone()
+        };
+        assert_ne!(mark(3), watch(&old, Some(&next), OTHER).0);
         let lapsed = |seq| Unreleased {
             mark: mark(seq),
             ..unreleased(seq)
