@@ -282,7 +282,8 @@ impl World {
         let host = &self.hosts[self.runs[run].place.host];
         // a write that was under way then lands in the midst of what comes after
         let granted = self.runs[run].watch.granted_at;
-        granted.is_none_or(|at| at > forgotten)
+        let for_good = self.profile.kind == Kind::FileForGood;
+        for_good && granted.is_none_or(|at| at > forgotten)
             || !keeper.alive
             || keeper.stopped
             || keeper.able_since > forgotten
