@@ -310,6 +310,22 @@ impl World {
         }
     }
 
+    /// Now and then a machine is frozen just when it was given a lock that the server takes away again, and is back
+    /// when the next one is given it.
+    pub fn locked_on_a_server(&mut self, run: usize) {
+        if self.profile.faults & (1 << 18) == 0 || self.quiet.is_some() {
+            return;
+        }
+        self.others_are_back(run);
+        let (now, host) = (self.now, self.runs[run].place.host);
+        if self.hosts[host].frozen.is_none() && self.chance.permille(50) {
+            let lasts = self.a_while();
+            say!(self, usize::MAX, "host", "{host} is frozen with a lock");
+            self.hosts[host].freeze(now, now + lasts, false);
+            self.at(lasts, Event::Thaw(host, now + lasts));
+        }
+    }
+
     /// Now and then a process is struck just while it is at the store.
     pub fn harm_at_the_store(&mut self, run: usize, role: Role, lasts: Time) {
         if role != Role::Keeper || self.profile.faults & (1 << 18) == 0 || self.quiet.is_some() {

@@ -25,6 +25,9 @@ impl World {
                 taken_away: false,
                 forgotten: None,
             });
+            if self.profile.kind == Kind::FileLease {
+                self.locked_on_a_server(run);
+            }
         }
         !taken
     }
