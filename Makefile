@@ -54,10 +54,10 @@ fuzz: setup
 	@MINUTES=$(or $(MINUTES),22) fuzz/run.sh
 
 # Real processes under fire, judged by an outside witness, on every kind of store; the short form is in `make check`. Prints each round of
-# 5000 acquisitions with its seed; SEED=N begins with that one. Needs root. 10^6 take hours.
+# 5000 acquisitions with its seed; SEED=N begins with that one; GO_ON=1 adds to the figures on record. Needs root. 10^6 take hours.
 ACQUISITIONS ?= 1000000
 campaign: setup
-	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_RECORD=1 \
+	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_RECORD=1 \
 	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
 
 # Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every

@@ -69,7 +69,8 @@ fn names(folder: &Path) -> Vec<String> {
 fn wait_for_doctors(folder: &Path, number: usize) {
     wait_until("doctors in the folder", || {
         let names = names(folder);
-        names.iter().filter(|name| name.ends_with(".mail")).count() >= number
+        let mail = |name: &str| name.split_once('.').is_some_and(|(_, end)| end == "mail");
+        names.iter().filter(|n| mail(n)).count() >= number
     });
 }
 

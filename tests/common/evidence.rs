@@ -5,10 +5,18 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde::Deserialize;
 use serde_json::json;
 
 /// Set: what is measured is kept. The make targets of full length set it.
 const KEEP: &str = "JOBLOCK_RECORD";
+
+/// Set: its numbers are added to those on record, for a full length that takes more than one run.
+const GO_ON: &str = "JOBLOCK_GO_ON";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 /// What is measured, as it was when this was asked for first: others may commit while a long program runs.
 fn commit(root: &Path) -> Option<&'static str> {
@@ -23,9 +31,12 @@ fn commit(root: &Path) -> Option<&'static str> {
 }
 
 /// One program's figures.
+#[derive(Deserialize)]
 pub struct Record {
-    program: &'static str,
+    program: String,
     command: String,
+    #[serde(default)]
+    commit: Option<String>,
     figures: Vec<(String, String)>,
 }
 
@@ -33,8 +44,9 @@ impl Record {
     /// `command` repeats the figures.
     pub fn new(program: &'static str, command: impl Into<String>) -> Self {
         Record {
-            program,
+            program: program.to_owned(),
             command: command.into(),
+            commit: commit(root()).map(str::to_owned),
             figures: Vec::new(),
         }
     }
@@ -49,22 +61,46 @@ impl Record {
         self
     }
 
+    /// Adds the numbers of an earlier run, and names what was measured then, too.
+    fn add(&mut self, earlier: &Record) {
+        let number = |text: &str| text.parse::<u64>().expect("a number");
+        for (name, value) in &earlier.figures {
+            match self.figures.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own = (number(own) + number(value)).to_string(),
+                None => self.figures.push((name.clone(), value.clone())),
+            }
+        }
+        let mut commits: Vec<_> = earlier.commit.iter().flat_map(|c| c.split(", ")).collect();
+        commits.extend(self.commit.as_deref());
+        commits.dedup();
+        self.commit = Some(commits.join(", "));
+    }
+
     /// Keeps it, in the place of the program's last, if this is a run whose figures count.
-    pub fn write(&self) {
+    pub fn write(mut self) {
+        // as it was before this program first wrote
+        static EARLIER: OnceLock<Option<Record>> = OnceLock::new();
         if std::env::var_os(KEEP).is_none() {
             return;
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = root().join(format!("docs/evidence/{}.json", self.program));
+        let earlier = EARLIER.get_or_init(|| {
+            std::env::var_os(GO_ON).filter(|set| !set.is_empty())?;
+            let text = fs::read(&file).ok()?;
+            Some(serde_json::from_slice(&text).expect("a record"))
+        });
+        if let Some(earlier) = earlier {
+            self.add(earlier);
+        }
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let record = json!({
             "program": self.program,
             "command": self.command,
             "date": chrono::Utc::now().format("%Y-%m-%d").to_string(),
-            "commit": commit(root),
+            "commit": self.commit,
             "cores": cores,
             "figures": self.figures,
         });
-        let file = root.join(format!("docs/evidence/{}.json", self.program));
         let text = serde_json::to_string_pretty(&record).expect("JSON") + "\n";
         fs::write(&file, text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
