@@ -246,7 +246,13 @@ pub fn trusted(folder: &Path, parts: &[PathBuf]) -> Finding {
 }
 
 /// Journal, sync level, integrity, id and times of a database.
-pub fn database(db: &Db) -> Vec<Finding> {
+pub fn database(db: &mut Db) -> Vec<Finding> {
+    if let Some(why) = db.held_up() {
+        let text = format!(
+            "{why} did not answer in time; jobs run all the same, and what they did waits in the spool"
+        );
+        return vec![finding(Level::Bad, "database", text)];
+    }
     let expect = |what: &str, pragma: &str, wanted: &[&str]| match db.pragma(pragma) {
         Ok(value) if wanted.contains(&value.as_str()) => finding(Level::Ok, what, value),
         Ok(value) => finding(

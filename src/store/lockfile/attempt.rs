@@ -126,7 +126,7 @@ fn sweep(
     file: Option<&LockFile>,
 ) -> Result<bool, StoreError> {
     let left = match steps.shared_db() {
-        Some(db) => db.read(|conn| locks::unswept(conn, &request.lock, steps.here()))?,
+        Some(mut db) => db.read(|conn| locks::unswept(conn, &request.lock, steps.here()))?,
         None => Vec::new(),
     };
     for holder in left {

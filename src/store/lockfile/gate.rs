@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -19,6 +19,11 @@ impl Gate {
     /// The gate at `path`, which is made at the first use.
     pub fn at(path: PathBuf) -> Self {
         Gate { path, file: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits until it is our turn, `limit` at most. The turn lasts as long as the answer is kept; `None`: it did not come, or there

@@ -120,6 +120,10 @@ impl Steps for Arc<Inner> {
                     taker.lock_read(still.map_err(broken)?)
                 }
                 Step::Over(Over::Granted { token, sent }) => {
+                    // what was before this run stands before it in the history, the end of the last one too
+                    if known.waits {
+                        let _ = self.fold();
+                    }
                     // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
                     // the history still waits for the end of the run before, which was ended when it was taken over.
                     let unended = known.row.as_ref().filter(|row| !row.released);
@@ -226,8 +230,6 @@ impl Inner {
         request: &LockRequest<'_>,
         holder: Holder,
     ) -> Result<Abandoned, StoreError> {
-        // its end may wait in the spool
-        let _ = self.fold();
         let run = &holder.run_id;
         let record = self.db().read(|conn| rows::by_id(conn, run))?;
         let (outcome, memory) = request.clearing.became(record.as_ref());

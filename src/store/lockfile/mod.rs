@@ -39,7 +39,7 @@ use crate::store::probe as store_probe;
 use crate::store::pruning::{Prune, Pruned};
 use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
 use crate::store::spool::Spool;
-use crate::store::sqlite::db::{Db, Make};
+use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
 use crate::store::sqlite::{rows, schema};
 use crate::store::{
@@ -114,7 +114,7 @@ impl LockfileStore {
         {
             return Err(trouble::unusable(&folder, &lease.too_short()));
         }
-        let db = Db::open(&history, Make::Shared, purpose, folder.join("history.gate"))?;
+        let db = Db::open_or_snapshot(&history, purpose, folder.join("history.gate"))?;
         let inner = Inner {
             local,
             server_lease,
@@ -138,6 +138,8 @@ struct Known {
     row: Option<LockRow>,
     /// The newest token that the rows and the spool tell of.
     elsewhere: Option<Token>,
+    /// Something waits in the spool.
+    waits: bool,
 }
 
 impl Known {
@@ -200,9 +202,8 @@ impl Inner {
             None => self.db().read(|conn| rows::newest_token(conn, lock))?,
         };
         let of_lock = |record: &RunRecord| record.token.filter(|_| record.lock == *lock);
-        let spooled = self
-            .spool
-            .entries()
+        let entries = self.spool.entries();
+        let spooled = entries
             .iter()
             .filter_map(|(_, entry)| of_lock(&entry.record))
             .max();
@@ -210,6 +211,7 @@ impl Inner {
             slot,
             row,
             elsewhere: spooled.max(recorded),
+            waits: !entries.is_empty(),
         })
     }
 
@@ -315,7 +317,7 @@ impl Locks for LockfileStore {
                 .map(|path| store_probe::rights(path)),
         );
         findings.push(store_probe::trusted(&inner.folder, &parts(&inner.folder)));
-        findings.extend(store_probe::database(&inner.db()));
+        findings.extend(store_probe::database(&mut inner.db()));
         findings.push(store_probe::clock());
         findings.push(store_probe::spool(inner.spool.entries().len()));
         findings

@@ -21,6 +21,7 @@ use rusqlite::{
 };
 
 use super::path::{check_file, refuse_wal};
+use super::snapshot::{Snapshot, State};
 use super::{prune, schema};
 use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
@@ -61,12 +62,25 @@ pub struct Db {
     conn: Connection,
     id: FileId,
     gate: Gate,
+    /// What is read instead, see [`Db::open_or_snapshot`]: of when, and what holds the database up.
+    snapshot: Option<(State, String)>,
 }
 
 impl Db {
     /// Opens the database at `path` (no links in it any more, see `path::real_path`); makes it if it is missing and
     /// `purpose` allows. `gate`: where writers queue.
     pub fn open(
+        path: &Path,
+        make: Make,
+        purpose: Purpose,
+        gate: PathBuf,
+    ) -> Result<Self, StoreError> {
+        Self::open_within(LIMIT, path, make, purpose, gate)
+    }
+
+    /// `limit`: how long opening waits for others.
+    fn open_within(
+        limit: Duration,
         path: &Path,
         make: Make,
         purpose: Purpose,
@@ -94,7 +108,7 @@ impl Db {
         if !local {
             refuse_wal(path)?;
         }
-        let conn = connect(path)?;
+        let conn = connect(path, limit)?;
         let id = id_at(path).map_err(broken)?;
         let (Some(id), true) = (id, before == id) else {
             return Err(trouble::unusable(
@@ -109,6 +123,7 @@ impl Db {
             conn,
             id,
             gate: Gate::at(gate),
+            snapshot: None,
         };
         if !db.read_meta()? {
             if purpose != Purpose::Run {
@@ -125,8 +140,89 @@ impl Db {
                 "was made as a local store and stays one: leave ?shared out, or make another one with `joblock init --shared`",
             ));
         }
-        db.configure().map_err(|e| db.broken(&e))?;
+        db.configure()
+            .and_then(|()| be_patient(&mut db.conn, LIMIT))
+            .map_err(|e| db.broken(&e))?;
         Ok(db)
+    }
+
+    /// Opens the database of a store that can do without writing it, be it that somebody keeps it locked even for readers. Then what it
+    /// held at its last commit is read, as long as that was the last, and each write is a [`StoreError::Timeout`] at once.
+    pub fn open_or_snapshot(
+        path: &Path,
+        purpose: Purpose,
+        gate: PathBuf,
+    ) -> Result<Self, StoreError> {
+        match Self::open(path, Make::Shared, purpose, gate.clone()) {
+            Err(StoreError::Timeout(why)) => match Self::of_snapshot(path, gate, &why) {
+                Some(Ok(db)) if db.shared => Ok(db),
+                Some(Err(newer @ StoreError::Newer { .. })) => Err(newer),
+                _ => Err(StoreError::Timeout(why)),
+            },
+            opened => opened,
+        }
+    }
+
+    /// `None`: it can't be copied, or is written just then.
+    fn of_snapshot(path: &Path, gate: PathBuf, why: &str) -> Option<Result<Self, StoreError>> {
+        let id = id_at(path).ok()??;
+        let copy = Snapshot::take(path).ok()?;
+        let mut db = Db {
+            path: path.to_owned(),
+            shared: false,
+            uuid: String::new(),
+            conn: connect(&copy.path(), LIMIT).ok()?,
+            id,
+            gate: Gate::at(gate),
+            snapshot: None,
+        };
+        let made = db.read_meta().and_then(|there| {
+            let whole = there && db.pragma("quick_check")? == "ok";
+            let missing = db.read(missing)?;
+            let add = || {
+                missing
+                    .iter()
+                    .try_for_each(|sql| db.conn.execute_batch(sql))
+            };
+            add().map_err(|e| db.broken(&e))?;
+            Ok(whole)
+        });
+        db.snapshot = Some((copy.state.clone(), why.to_owned()));
+        match made {
+            Ok(true) => Some(Ok(db)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// What holds the database up, if it is not read itself.
+    pub fn held_up(&self) -> Option<&str> {
+        self.snapshot.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// Has the database itself again instead of the snapshot, if it can be had now.
+    fn leave_snapshot(&mut self) -> bool {
+        let gate = self.gate.path().to_owned();
+        let opened = Self::open_within(
+            Duration::ZERO,
+            &self.path,
+            Make::Shared,
+            Purpose::Request,
+            gate,
+        );
+        opened.map(|db| *self = db).is_ok()
+    }
+
+    /// The snapshot is no older than the last commit: else the database itself is read again, or a new snapshot.
+    fn look_at_snapshot(&mut self) -> Result<(), StoreError> {
+        let Some((state, _)) = &self.snapshot else {
+            return Ok(());
+        };
+        if !State::of(&self.path).is_ok_and(|now| now == *state) {
+            let gate = self.gate.path().to_owned();
+            *self = Self::open_or_snapshot(&self.path, Purpose::Request, gate)?;
+        }
+        Ok(())
     }
 
     /// Says what `error` means.
@@ -185,19 +281,6 @@ impl Db {
 
     /// What came after the store was made.
     fn add_what_is_new(&mut self) -> Result<(), StoreError> {
-        let missing = |conn: &Connection| {
-            // one statement, as each takes SQLite's lock
-            let mut statement = conn.prepare(
-                "SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'",
-            )?;
-            let there: BTreeSet<String> = statement
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            let missing = schema::ADDED
-                .iter()
-                .filter(|(column, _)| !there.contains(*column));
-            Ok(missing.map(|(_, sql)| *sql).collect::<Vec<_>>())
-        };
         if !self.read(missing)?.is_empty() {
             // another start may have been faster
             self.write(|tx| {
@@ -294,9 +377,10 @@ impl Db {
 
     /// Reads. `f` copies out what it needs; no statement outlives it.
     pub fn read<T>(
-        &self,
+        &mut self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.look_at_snapshot()?;
         self.check_identity()?;
         f(&self.conn).map_err(|e| self.broken(&e))
     }
@@ -307,6 +391,11 @@ impl Db {
         &mut self,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        if let Some(why) = self.held_up().map(str::to_owned)
+            && !self.leave_snapshot()
+        {
+            return Err(StoreError::Timeout(why));
+        }
         let turn = self.gate.enter(LIMIT);
         let identity = id_at(&self.path);
         let result = match identity {
@@ -370,6 +459,21 @@ impl Db {
     }
 }
 
+/// What has to be done to have all columns that came after a store was made.
+fn missing(conn: &Connection) -> rusqlite::Result<Vec<&'static str>> {
+    // one statement, as each takes SQLite's lock
+    let mut statement = conn.prepare(
+        "SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'",
+    )?;
+    let there: BTreeSet<String> = statement
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let missing = schema::ADDED
+        .iter()
+        .filter(|(column, _)| !there.contains(*column));
+    Ok(missing.map(|(_, sql)| *sql).collect())
+}
+
 fn in_transaction<T>(
     conn: &mut Connection,
     f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -381,7 +485,7 @@ fn in_transaction<T>(
     Ok(value)
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
     let broken = |error: rusqlite::Error| trouble::from_sql(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -392,6 +496,12 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
         .and_then(|_| conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST))
         .map_err(broken)?;
+    be_patient(&mut conn, limit).map_err(broken)?;
+    Ok(conn)
+}
+
+/// `limit`: how long a step waits for others.
+fn be_patient(conn: &mut Connection, limit: Duration) -> rusqlite::Result<()> {
     let mut since = Instant::now();
     let patience = move |count: i32| {
         if count == 0 {
@@ -403,10 +513,9 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
             Duration::from_millis([1, 2, 5, 10, 20][step])
                 + Duration::from_micros(u64::from(std::process::id() % 1000)),
         );
-        since.elapsed() < LIMIT
+        since.elapsed() < limit
     };
-    conn.busy_handler(Some(patience)).map_err(broken)?;
-    Ok(conn)
+    conn.busy_handler(Some(patience))
 }
 
 /// A random UUID (version 4, RFC 9562).

@@ -21,6 +21,7 @@ mod path;
 pub mod prune;
 pub mod rows;
 pub mod schema;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -236,7 +237,7 @@ impl Locks for SqliteStore {
         if let Some(folder) = inner.path.parent() {
             findings.push(probe::trusted(folder, &parts(&inner.path)));
         }
-        findings.extend(probe::database(&inner.db()));
+        findings.extend(probe::database(&mut inner.db()));
         findings.push(probe::clock());
         findings.push(probe::spool(inner.spool.entries().len()));
         findings

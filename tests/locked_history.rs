@@ -1,0 +1,166 @@
+//! A `lockfile:` store's history that somebody keeps locked in the midst of a commit: a stopped process, or a machine that lost its
+//! power. Jobs run, nobody forgets what the history says, and what they did is written later.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use common::{Kind, Store, finish, start, wait_until};
+
+/// A sqlite3 shell that has half of a transaction in the database's file, and the other half in the journal.
+struct HalfACommit(Child);
+
+impl HalfACommit {
+    fn of(database: &Path) -> Self {
+        let before = fs::metadata(database).expect("a database").len();
+        let mut shell = Command::new("sqlite3")
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sqlite3");
+        let input = shell.stdin.as_mut().expect("its input");
+        input
+            .write_all(
+                b"PRAGMA cache_size = 2; BEGIN IMMEDIATE; UPDATE runs SET outcome = 'lost', token = token + 100;
+                  UPDATE locks SET token = token + 100; CREATE TABLE much AS
+                  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT i, randomblob(3000) FROM n;
+                  SELECT 'half';\n",
+            )
+            .expect("statements");
+        input.flush().expect("statements");
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("an answer");
+        assert_eq!(line, "half\n");
+        assert!(fs::metadata(database).expect("a database").len() > before + 100_000);
+        assert!(database.with_extension("db-journal").exists());
+        HalfACommit(shell)
+    }
+}
+
+impl Drop for HalfACommit {
+    /// What it wrote is rolled back by whoever comes next.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn history(store: &Store) -> PathBuf {
+    store.path().join("history.db")
+}
+
+fn spooled(store: &Store) -> usize {
+    fs::read_dir(store.path().join("spool")).map_or(0, Iterator::count)
+}
+
+/// Token and outcome of each of a job's runs, the oldest first.
+fn told(store: &Store, job: &str) -> Vec<(u64, String)> {
+    let fact = |row: &Value| Some((row["token"].as_u64()?, row["outcome"].as_str()?.to_owned()));
+    store.rows(job).iter().filter_map(fact).collect()
+}
+
+fn are(outcomes: &[&str]) -> Vec<(u64, String)> {
+    (1..)
+        .zip(outcomes.iter().map(|&outcome| outcome.to_owned()))
+        .collect()
+}
+
+// shows: history-locked-by-the-dead lockfile
+#[test]
+fn a_commit_that_somebody_is_stuck_in_keeps_no_job_from_running_and_hides_nothing() {
+    let store = Store::new(Kind::Lockfile);
+    let temporary = store.file("tmp");
+    fs::create_dir(&temporary).expect("a folder");
+    let with = |mut command: Command| finish(command.env("TMPDIR", &temporary));
+    store.sh(&[], "sync", "true").expect(0);
+    store.sh(&[], "sync", "exit 3").expect(3);
+    store.sh(&["--lock", "theirs"], "other", "true").expect(0);
+    let id = store.json("doctor", &[])["store"]["id"]
+        .as_str()
+        .map(str::to_owned);
+    let stuck = HalfACommit::of(&history(&store));
+
+    let ran = with(store.run(&[], "sync", &["sh", "-c", "echo token $JOBLOCK_TOKEN"])).expect(0);
+    assert_eq!(ran.out(), "token 3\n", "{ran}");
+    assert!(ran.err().contains("the end of this run waits in"), "{ran}");
+    assert!(
+        ran.err().contains("kept locked by another process"),
+        "{ran}"
+    );
+    assert_eq!(
+        told(&store, "sync"),
+        are(&["succeeded", "failed", "succeeded"])
+    );
+    // what the history is asked for before a start is asked for all the same
+    let fresh = with(store.run(
+        &["-v", "--unless-succeeded-within", "1h"],
+        "sync",
+        &["false"],
+    ))
+    .expect(0);
+    assert!(fresh.err().contains("skipped: sync succeeded"), "{fresh}");
+    let other = with(store.run(&[], "other", &["true"])).expect(125);
+    assert!(
+        other.err().contains("ran under the lock theirs before"),
+        "{other}"
+    );
+    let doctor = finish(&mut store.joblock("doctor")).expect(69);
+    assert!(
+        doctor.out().contains("kept locked by another process"),
+        "{doctor}"
+    );
+    assert_eq!(
+        store.json("status", &["sync"])["jobs"][0]["last_run"]["outcome"],
+        "succeeded"
+    );
+    assert_eq!(fs::read_dir(&temporary).expect("a folder").count(), 0);
+    assert!(spooled(&store) > 0);
+    assert!(id.is_none_or(|id| !id.is_empty()));
+
+    drop(stuck);
+    store.sh(&[], "sync", "exit 4").expect(4);
+    assert_eq!(spooled(&store), 0);
+    assert_eq!(
+        told(&store, "sync"),
+        are(&["succeeded", "failed", "succeeded", "failed"])
+    );
+    let again = ["-v", "--unless-succeeded-within", "1h"];
+    let ran = store.sh(&again, "sync", "echo ran").expect(0);
+    assert_eq!(ran.out(), "ran\n", "the newest run failed: {ran}");
+    assert_eq!(store.outcomes("other"), ["succeeded", "not-started"]);
+}
+
+/// What they know of the history is not older than the history.
+#[test]
+fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    let stuck = HalfACommit::of(&history(&store));
+    let go = store.file("go");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    let holder = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    wait_until("a begin in the spool", || spooled(&store) == 1);
+    let waiter = start(&mut store.run(
+        &["-w", "1m"],
+        "sync",
+        &["sh", "-c", "echo token $JOBLOCK_TOKEN"],
+    ));
+    wait_until("a waiter", || {
+        store.json("status", &["sync"])["jobs"][0]["waiting"] == 1
+    });
+    drop(stuck);
+    fs::write(&go, "").expect("go");
+    let held = holder.finish().expect(0);
+    assert_eq!(held.err(), "", "{held}");
+    assert_eq!(waiter.finish().expect(0).out(), "token 3\n");
+    assert_eq!(spooled(&store), 0);
+    assert_eq!(told(&store, "sync"), are(&["succeeded"; 3]));
+}
