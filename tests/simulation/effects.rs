@@ -109,8 +109,12 @@ impl World {
                 .chance
                 .delay(SECOND, self.profile.base_ttl * SECOND / 2);
             let failed = Event::Answered(run, role, Box::new(Answer::Failed));
-            // the request may have reached the server before
-            if late && ask.writes() && self.chance.permille(100) {
+            // the request may have reached the server before; one for a database that is not there any more changes nothing
+            if late
+                && ask.writes()
+                && !self.is_for_another_database(run, ask)
+                && self.chance.permille(100)
+            {
                 self.effect(run, ask);
             }
             return self.at(delay, failed);
@@ -139,13 +143,17 @@ impl World {
         self.at(delay, Event::Answered(run, role, Box::new(answer)));
     }
 
+    /// It was opened before another one was put in its place.
+    fn is_for_another_database(&self, run: usize, ask: &Ask) -> bool {
+        ask.uses_database() && self.runs[run].generation != self.store.generation
+    }
+
     fn trouble(&mut self, run: usize, ask: &Ask) -> Trouble {
         if ask.is_local() {
             return Trouble::None;
         }
-        let replaced = self.runs[run].generation != self.store.generation;
         let full = self.now < self.store.full_until;
-        if ask.uses_database() && replaced || ask.is_transaction() && full {
+        if self.is_for_another_database(run, ask) || ask.is_transaction() && full {
             return Trouble::Failed;
         }
         if !self.chance.permille(self.profile.errors) {
