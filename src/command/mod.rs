@@ -32,7 +32,7 @@ use crate::cli::Global;
 use crate::config::{self, JobsFile};
 use crate::output;
 use crate::plan::{self, Environment, Located, Planned};
-use crate::store::{StoreError, StoreUrl, remote};
+use crate::store::{StoreError, StoreUrl, mount, remote};
 use crate::supervise::aside::{self, Side};
 
 /// What every command begins with: the surroundings, the jobs file and the store's place. Nothing of
@@ -134,14 +134,12 @@ pub fn refuse_private_store(
 
 /// Asked of the nearest folder that is there: the store itself may not have been created yet.
 fn is_on_overlay(path: &Path) -> bool {
-    /// `OVERLAYFS_SUPER_MAGIC`, statfs(2).
-    const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
     // which may not answer
     if remote::on_the_way(path).is_some() {
         return false;
     }
-    let kind = path
+    let found = path
         .ancestors()
-        .find_map(|folder| rustix::fs::statfs(folder).ok());
-    kind.is_some_and(|fs| fs.f_type == OVERLAY)
+        .find_map(|folder| mount::is_overlay_at(folder).ok());
+    found == Some(true)
 }

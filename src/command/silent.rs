@@ -1,17 +1,14 @@
 //! Locks that stay with a machine which is gone: whose they are, and what to do about it.
 
 use super::reading::Reading;
-use crate::lease::timing::Timing;
 use crate::store::twin::{self, NfsClient};
-use crate::store::{Finding, Level, Observed, remote, vanished};
+use crate::store::{Finding, Level, Observed, remote};
 
 /// How a lock can be freed that has a silent holder on another machine; `None`: it is no such one, or becomes free by itself.
 pub fn to_free(reading: &Reading, seen: &Observed) -> Option<String> {
     let holder = seen.holder.as_ref()?;
-    let last = seen.heartbeat.unwrap_or(holder.since);
-    let silent = reading.now.since(last)?;
-    let patience = seen.ttl.unwrap_or(Timing::DEFAULT) + vanished::GRACE;
-    if holder.place.same_boot(reading.here()) || silent <= patience {
+    let silent = seen.silence(reading.now)?;
+    if holder.place.same_boot(reading.here()) {
         return None;
     }
     let host = &holder.place.host;

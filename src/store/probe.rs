@@ -73,10 +73,9 @@ pub fn file_system(path: &Path, locks: &[Locks]) -> Vec<Finding> {
         )
     }];
     // what a store with leases can do without
-    let spared = lies::at(path, lies::LOCKFILE).unwrap_or_default();
-    let spared = spared
-        .iter()
-        .filter(|lie| locks == lies::SQLITE && !lies.contains(lie));
+    let all = (locks == lies::SQLITE).then(|| lies::at(path, lies::LOCKFILE));
+    let all = all.and_then(Result::ok).unwrap_or_default();
+    let spared = all.iter().filter(|lie| !lies.contains(lie));
     findings.extend(spared.map(|lie| {
         let detail = format!(
             "{lie}; until then the store goes by its lease alone: after a crash, other machines wait for the TTL"

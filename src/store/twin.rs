@@ -9,9 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, Locks, StoreError, remote, vanished};
+use super::{Holder, Locks, StoreError, remote};
 use crate::clock::Wall;
-use crate::lease::timing::Timing;
 
 /// The inode of the first namespace of host names (`PROC_UTS_INIT_INO` of the kernel), which mounts are made in.
 const FIRST_UTS: &str = "uts:[4026531838]";
@@ -71,10 +70,9 @@ pub fn find(locks: &dyn Locks, own: &NfsClient, now: Wall) -> Result<Option<Stri
     for lock in locks.locks()? {
         let seen = locks.inspect(&lock)?;
         let Some(holder) = &seen.holder else { continue };
-        let last = seen.heartbeat.unwrap_or(holder.since);
-        let patience = seen.ttl.unwrap_or(Timing::DEFAULT) + vanished::GRACE;
-        let alive = now.since(last).is_none_or(|silent| silent <= patience);
-        if alive && holder.nfs.as_ref().is_some_and(|other| own.is_twin(other)) {
+        if seen.silence(now).is_none()
+            && holder.nfs.as_ref().is_some_and(|other| own.is_twin(other))
+        {
             return Ok(Some(words(holder, lock.as_str())));
         }
     }

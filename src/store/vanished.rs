@@ -14,7 +14,17 @@ use super::spool::Spool;
 use super::{Observed, Place, StoreError};
 
 /// Heartbeats may be late by so much more than a lease before people are told.
-pub const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(15);
+
+impl Observed {
+    /// For how long the holder has given no sign of life, if that is longer than a lease can explain. By the wall clocks of two machines: it
+    /// is for people, and no lock is given away by it.
+    pub fn silence(&self, now: Wall) -> Option<Duration> {
+        let last = self.heartbeat.unwrap_or(self.holder.as_ref()?.since);
+        let patience = self.ttl.unwrap_or(Timing::DEFAULT) + GRACE;
+        now.since(last).filter(|silent| *silent > patience)
+    }
+}
 
 /// Gives rows without an end the one that waits in the spool, marks those as abandoned whose grant is gone, and
 /// then keeps what `query` asks for. `again` reads a row once more: it may have ended while we looked at its lock.
@@ -93,15 +103,7 @@ fn is_gone(lock: &Observed, run: &RunRecord, query: &Query, here: &Place) -> boo
     } else {
         None
     };
-    alive.map_or_else(
-        || {
-            let last = lock.heartbeat.unwrap_or(holder.since);
-            Wall::now()
-                .since(last)
-                .is_some_and(|silent| silent > lock.ttl.unwrap_or(Timing::DEFAULT) + GRACE)
-        },
-        |alive| !alive,
-    )
+    alive.map_or_else(|| lock.silence(Wall::now()).is_some(), |alive| !alive)
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use super::Inner;
 use super::attempt::{Look, SOON, Steps};
 use super::file::{LockFile, id_at};
 use super::side::{Asked, Side};
 use super::slots::{self, Slot};
 use super::wait::Waiters;
+use super::{Inner, Known};
 use crate::clock::{Boot, Wall};
 use crate::lease::file_taker::{FileTaker, Found, Over, Step, may_begin, watch};
 use crate::lease::holder::{Beat, By, FileRead, Lease, Step as HolderStep};
@@ -120,32 +120,12 @@ impl Steps for Arc<Inner> {
                     taker.lock_read(still.map_err(broken)?)
                 }
                 Step::Over(Over::Granted { token, sent }) => {
-                    // what was before this run stands before it in the history, the end of the last one too
-                    if known.waits {
-                        let _ = self.fold();
-                    }
-                    // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
-                    // the history still waits for the end of the run before, which was ended when it was taken over.
-                    let unended = known.row.as_ref().filter(|row| !row.released);
-                    let holders: BTreeMap<_, _> = old
-                        .into_iter()
-                        .chain(unended.map(|row| row.holder.clone()))
-                        .map(|holder| (holder.run_id.clone(), holder))
-                        .collect();
-                    let abandoned: Vec<_> = holders
-                        .into_values()
-                        .map(|holder| self.abandoned(request, holder))
-                        .collect::<Result<_, _>>()?;
-                    let by = if self.server_lease.is_some() {
-                        By::Server
-                    } else {
-                        By::File
+                    let by = match self.server_lease {
+                        Some(_) => By::Server,
+                        None => By::File,
                     };
-                    let timing = self.timing(request.ttl);
-                    let lease = Lease::new(token, timing, by, 1, sent);
-                    let seen = known.row.as_ref().map(|row| row.token);
-                    let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
-                    return Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))));
+                    let lease = Lease::new(token, self.timing(request.ttl), by, 1, sent);
+                    return self.begin(request, side, lease, &known, old);
                 }
                 Step::Over(Over::Again) => return Ok(Look::Again),
                 Step::Over(Over::Until(until)) => {
@@ -223,6 +203,36 @@ impl Inner {
         let same = |sighting: &Sighting| sighting.mark == mark;
         let both = [watched, kept].into_iter().flatten().filter(same);
         both.min_by_key(|sighting| sighting.first.0).or(kept)
+    }
+
+    /// The lock is ours by its file; now by the history too. `old`: whose run was cleared away.
+    fn begin(
+        self: &Arc<Self>,
+        request: &LockRequest<'_>,
+        side: Side,
+        lease: Lease,
+        known: &Known,
+        old: Option<Holder>,
+    ) -> Result<Look, StoreError> {
+        // what was before this run stands before it in the history, the end of the last one too
+        if known.waits {
+            let _ = self.fold();
+        }
+        // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
+        // the history still waits for the end of the run before, which was ended when it was taken over.
+        let unended = known.row.as_ref().filter(|row| !row.released);
+        let holders: BTreeMap<_, _> = old
+            .into_iter()
+            .chain(unended.map(|row| row.holder.clone()))
+            .map(|holder| (holder.run_id.clone(), holder))
+            .collect();
+        let abandoned: Vec<_> = holders
+            .into_values()
+            .map(|holder| self.abandoned(request, holder))
+            .collect::<Result<_, _>>()?;
+        let seen = known.row.as_ref().map(|row| row.token);
+        let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
+        Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))))
     }
 
     fn abandoned(

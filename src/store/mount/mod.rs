@@ -27,6 +27,11 @@ pub fn is_local_at(path: &Path) -> io::Result<bool> {
     Ok(is_local_kind(&rustix::fs::statfs(path)?))
 }
 
+/// Whether `path` lies on an overlay, as in a container, whose files go with it.
+pub fn is_overlay_at(path: &Path) -> io::Result<bool> {
+    Ok(magic(&rustix::fs::statfs(path)?) == OVERLAY)
+}
+
 const OVERLAY: u64 = 0x794c_7630;
 
 fn magic(found: &StatFs) -> u64 {
