@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rstest::rstest;
 use serde_json::Value;
 
 use common::{Kind, Store, finish, start, wait_until};
@@ -163,4 +164,48 @@ fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
     assert_eq!(waiter.finish().expect(0).out(), "token 3\n");
     assert_eq!(spooled(&store), 0);
     assert_eq!(told(&store, "sync"), are(&["succeeded"; 3]));
+}
+
+/// A run whose begin waited in the spool, and whose end could be written nowhere, is over once others ran after it; be it that its
+/// begin comes into the history with the next one, or after others.
+#[rstest]
+#[case::at_once(false, "succeeded,abandoned,succeeded,succeeded")]
+#[case::late(true, "succeeded,succeeded,succeeded,abandoned,succeeded")]
+fn a_run_whose_end_was_lost_meanwhile_does_not_run_for_ever(
+    #[case] late: bool,
+    #[case] outcomes: &str,
+) {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    let stuck = HalfACommit::of(&history(&store));
+    let (spool, away) = (store.path().join("spool"), store.file("away"));
+    let script = format!(
+        "mv {spool} {away} && echo > {spool}",
+        spool = spool.display(),
+        away = away.display()
+    );
+    let lost = store.sh(&[], "sync", &script).expect(0);
+    assert!(lost.err().contains("could NOT be recorded"), "{lost}");
+    fs::remove_file(&spool).expect("what stands in its place");
+    if !late {
+        fs::rename(&away, &spool).expect("it is back");
+    }
+    store.sh(&[], "sync", "true").expect(0);
+    drop(stuck);
+    store.sh(&[], "sync", "true").expect(0);
+    if late {
+        for file in fs::read_dir(&away).expect("a folder").flatten() {
+            fs::rename(file.path(), spool.join(file.file_name())).expect("it is back");
+        }
+        store.sh(&[], "sync", "true").expect(0);
+    }
+    let stands = Command::new("sqlite3")
+        .arg(history(&store))
+        .arg("SELECT outcome FROM runs ORDER BY id")
+        .output()
+        .expect("sqlite3");
+    let stands = String::from_utf8_lossy(&stands.stdout)
+        .trim()
+        .replace('\n', ",");
+    assert_eq!(stands, outcomes);
 }

@@ -124,7 +124,7 @@ impl Spool {
         Ok(())
     }
 
-    /// What is there. A file that can't be read or understood is left for somebody who can.
+    /// What is there, in the order of tokens. A file that can't be read or understood is left for somebody who can.
     pub fn entries(&self) -> Vec<(PathBuf, Entry)> {
         let Ok(folder) = fs::read_dir(&self.folder) else {
             return Vec::new();
@@ -133,9 +133,11 @@ impl Spool {
             .filter_map(|file| file.ok().map(|f| f.path()))
             .filter(|path| path.extension().is_some_and(|e| e == "json"));
         let mut left = LARGEST_FOLD;
-        paths
+        let mut entries: Vec<_> = paths
             .filter_map(|path| read(&path, &mut left).map(|entry| (path, entry)))
-            .collect()
+            .collect();
+        entries.sort_by_key(|(_, entry)| (entry.record.token, entry.record.started.0));
+        entries
     }
 }
 

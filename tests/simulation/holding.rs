@@ -155,9 +155,11 @@ impl World {
             Beat::Lost(_) => Some(Cause::Lost),
             Beat::Revoked => Some(Cause::Revoked),
         };
-        if matches!(beat, Beat::Lost(_) | Beat::Revoked) {
-            holding.renewing = false;
-        }
+        holding.renewing = match beat {
+            Beat::Lost(_) => false,
+            Beat::Revoked => deadline.is_none(),
+            _ => true,
+        };
         let first = end.is_some() && holding.ending != end;
         if first {
             holding.ending = end;

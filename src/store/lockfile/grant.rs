@@ -231,7 +231,14 @@ impl Inner {
             .map(|holder| self.abandoned(request, holder))
             .collect::<Result<_, _>>()?;
         let seen = known.row.as_ref().map(|row| row.token);
-        let grant = LockfileGrant::begin(self, request, side, lease, seen, &abandoned)?;
+        let grant = LockfileGrant::begin(
+            self,
+            request,
+            side,
+            lease,
+            seen,
+            (&abandoned, known.has_gaps()),
+        )?;
         Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))))
     }
 
@@ -298,7 +305,7 @@ impl LockfileGrant {
         side: Side,
         lease: Lease,
         seen: Option<Token>,
-        abandoned: &[Abandoned],
+        (abandoned, gaps): (&[Abandoned], bool),
     ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
         let mut record = request.record.clone();
@@ -321,6 +328,10 @@ impl LockfileGrant {
                 if !inner.here.same_pids(&old.holder.place) {
                     locks::keep_unswept(tx, &request.lock, &old.holder)?;
                 }
+            }
+            if gaps {
+                // whose begin came out of the spool, and whose end could be written nowhere
+                rows::abandon_before(tx, &request.lock, token)?;
             }
             locks::grant(tx, &request.lock, &row)?;
             rows::upsert(tx, &record)?;

@@ -155,6 +155,12 @@ impl Known {
         .max()
     }
 
+    /// The history was not told of the grant in the file, nor perhaps of others before that.
+    fn has_gaps(&self) -> bool {
+        let granted = self.slot.as_ref().map(|slot| slot.token);
+        granted > self.row.as_ref().map(|row| row.token)
+    }
+
     /// The row, if it knows a later grant than the lock file does: that file is not the one that was granted on.
     fn later_row(&self) -> Option<&LockRow> {
         file_taker::later(self.row.as_ref(), self.slot.as_ref().map(|slot| slot.token))

@@ -178,9 +178,14 @@ pub fn finish(conn: &Connection, record: &RunRecord, tail: Option<&Tail>) -> Res
 
 /// Writes what waited in the spool.
 pub fn fold(conn: &Connection, entries: &[Entry]) -> Result<()> {
-    entries
-        .iter()
-        .try_for_each(|entry| finish(conn, &entry.record, entry.tail().as_ref()))
+    for entry in entries {
+        finish(conn, &entry.record, entry.tail().as_ref())?;
+        let granted = locks::get(conn, &entry.record.lock)?;
+        if let (Some(row), Outcome::Running) = (granted, entry.record.outcome) {
+            abandon_before(conn, &entry.record.lock, row.token)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the output of a run that has a row.
@@ -213,6 +218,13 @@ pub fn abandon(
 ) -> Result<()> {
     conn.prepare_cached("UPDATE runs SET outcome = ?2, out_of_memory = ?3 WHERE run_id = ?1 AND outcome = 'running'")?
         .execute([run.as_str(), outcome.as_str(), memory.as_str()])?;
+    Ok(())
+}
+
+/// Stores that every run under `lock` was abandoned that was granted a token below `token` and has no end. Looks at all rows.
+pub fn abandon_before(conn: &Connection, lock: &LockName, token: Token) -> Result<()> {
+    conn.prepare_cached("UPDATE runs SET outcome = 'abandoned' WHERE lock = ?1 AND token < ?2 AND outcome = 'running'")?
+        .execute(params![lock.as_str(), signed(token.0)])?;
     Ok(())
 }
 

@@ -157,7 +157,6 @@ impl Keeper<'_> {
             next_beat: Boot::now(),
             next_save: Boot::now(),
             saved: 0,
-            renewing: true,
             ending: None,
             ended: None,
             note: None,
@@ -183,10 +182,6 @@ impl Keeper<'_> {
 }
 
 /// The keeper while it has the lock.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one end that comes at its own time, in any order"
-)]
 struct Holding<'a> {
     keeper: Keeper<'a>,
     grant: Box<dyn Grant>,
@@ -195,7 +190,6 @@ struct Holding<'a> {
     next_beat: Boot,
     next_save: Boot,
     saved: u64,
-    renewing: bool,
     ending: Option<Cause>,
     ended: Option<Ended>,
     note: Option<String>,
@@ -291,7 +285,7 @@ impl Holding<'_> {
 
     fn beat(&mut self) {
         let mut again = self.timing.heartbeat();
-        if self.renewing {
+        if self.has_heartbeats() {
             match self.grant.renew() {
                 Ok(Renewal::Renewed) => self.renewed(),
                 Ok(Renewal::Stop(request)) => {
@@ -302,7 +296,6 @@ impl Holding<'_> {
                     );
                 }
                 Ok(Renewal::Lost(why)) => {
-                    self.renewing = false;
                     self.keeper.say(
                         Level::Error,
                         format!("the lock is lost ({why}): the job is being killed"),
@@ -310,12 +303,13 @@ impl Holding<'_> {
                     self.end_job(Cause::Lost, why);
                 }
                 Ok(Renewal::Revoked(request)) => {
-                    self.renewing = false;
                     let why = format!("unlocked by {}: {}", request.by, request.reason);
-                    self.keeper.say(
-                        Level::Error,
-                        format!("the lock was taken away ({why}): the job is being killed"),
-                    );
+                    if !self.is_taken_away() {
+                        self.keeper.say(
+                            Level::Error,
+                            format!("the lock was taken away ({why}): the job is being killed"),
+                        );
+                    }
                     self.end_job(Cause::Revoked, why);
                 }
                 // Unknown: the guard's deadline stands, and there is time for more tries before it.
@@ -327,6 +321,18 @@ impl Holding<'_> {
             }
         }
         self.next_beat = Boot::now() + again;
+    }
+
+    /// The lock is lost, or was revoked.
+    fn is_taken_away(&self) -> bool {
+        matches!(self.ending, Some(Cause::Lost | Cause::Revoked))
+    }
+
+    /// A lease that was revoked is not renewed. Where the kernel's lock alone keeps others out, and its server may forget it, they go by
+    /// the heartbeats as long as anything of the job may live.
+    fn has_heartbeats(&self) -> bool {
+        let for_good = matches!(self.grant.expiry(), Expiry::Never);
+        !self.is_taken_away() || for_good && self.ending == Some(Cause::Revoked)
     }
 
     fn renewed(&mut self) {
@@ -370,7 +376,7 @@ impl Holding<'_> {
             Expiry::Never => false,
             Expiry::After { sent, ttl } => Boot::now() >= Timing::of(ttl).term_at(sent),
         };
-        lapsed || !self.renewing
+        lapsed || self.is_taken_away()
     }
 
     fn finish(mut self) -> bool {
@@ -380,7 +386,7 @@ impl Holding<'_> {
         if ended.cause == Some(Cause::GuardGone) && self.lost_with_its_guard() {
             ended.cause = Some(Cause::Lost);
         }
-        if ended.cause == Some(Cause::Lost) && self.renewing {
+        if ended.cause == Some(Cause::Lost) && !self.is_taken_away() {
             self.keeper.say(Level::Error, lost_lock());
         }
         let Holding {
