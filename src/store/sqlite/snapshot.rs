@@ -8,16 +8,21 @@
 //! Not guaranteed: anything for a database with a write-ahead log. Opening and closing the files gives up every POSIX lock that
 //! this process has on them: no connection to them may be open.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::store::lockfile::file;
+
 /// File systems tell the time of a write to a few milliseconds.
 const REST: Duration = Duration::from_millis(100);
+
+/// No more bytes are copied of a file: whoever may write the store must not fill the file system of our temporary files.
+const LARGEST: u64 = 1 << 30;
 
 /// Which file, how long, and when it was written: in seconds and nanoseconds.
 type Look = Option<[i64; 6]>;
@@ -41,22 +46,34 @@ fn journal(path: &Path) -> PathBuf {
 }
 
 /// Opened, as network file systems promise only then that it is not what they knew a while ago.
+fn opened(path: &Path) -> io::Result<Option<File>> {
+    match file::open(path, false, false) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn look(path: &Path) -> io::Result<Look> {
-    let meta = match File::open(path) {
-        Ok(file) => file.metadata()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(file) = opened(path)? else {
+        return Ok(None);
     };
-    let size = meta.size().cast_signed();
-    let ino = meta.ino().cast_signed();
+    let meta = file.metadata()?;
     Ok(Some([
-        ino,
-        size,
+        meta.ino().cast_signed(),
+        meta.size().cast_signed(),
         meta.mtime(),
         meta.mtime_nsec(),
         meta.ctime(),
         meta.ctime_nsec(),
     ]))
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(file) = opened(from)? {
+        io::copy(&mut file.take(LARGEST), &mut File::create_new(to)?)?;
+    }
+    Ok(())
 }
 
 impl State {
@@ -71,17 +88,24 @@ impl Snapshot {
     pub fn take(path: &Path) -> io::Result<Self> {
         let state = State::of(path)?;
         std::thread::sleep(REST);
-        // links on the way are no business of SQLite's here
+        // without links on the way, which SQLite is told to refuse
         let folder = tempfile::Builder::new()
             .prefix("joblock-")
             .tempdir_in(std::env::temp_dir().canonicalize()?)?;
-        let copy = Snapshot { folder, state };
-        fs::copy(path, copy.path())?;
-        if copy.state.0[1].is_some() {
-            fs::copy(journal(path), journal(&copy.path()))?;
+        let taken = Snapshot { folder, state };
+        if taken
+            .state
+            .0
+            .iter()
+            .flatten()
+            .any(|look| look[1].cast_unsigned() > LARGEST)
+        {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        if State::of(path)? == copy.state {
-            Ok(copy)
+        copy(path, &taken.path())?;
+        copy(&journal(path), &journal(&taken.path()))?;
+        if State::of(path)? == taken.state {
+            Ok(taken)
         } else {
             Err(io::ErrorKind::ResourceBusy.into())
         }
