@@ -42,9 +42,9 @@ pub struct Record {
 
 impl Record {
     /// `command` repeats the figures.
-    pub fn new(program: &'static str, command: impl Into<String>) -> Self {
+    pub fn new(program: impl Into<String>, command: impl Into<String>) -> Self {
         Record {
-            program: program.to_owned(),
+            program: program.into(),
             command: command.into(),
             commit: commit(root()).map(str::to_owned),
             figures: Vec::new(),
