@@ -61,11 +61,13 @@ campaign: setup
 	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
 
 # Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every
-# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds.
+# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds. PART=3/20 plays the third of twenty parts, and GO_ON=1
+# adds to the figures on record.
 FAULTS ?= all
 POWER ?= all
 faults:
-	JOBLOCK_RECORD=1 JOBLOCK_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
+	JOBLOCK_RECORD=1 JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_FAULTS=$(FAULTS) JOBLOCK_PART=$(PART) \
+		cargo test --locked --profile campaign --test faults -- --nocapture
 power:
 	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture
 

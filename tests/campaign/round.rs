@@ -126,7 +126,7 @@ fn record(total: &Verdict, elapsed: Duration, (length, seed): (u64, u64)) {
         format!("make campaign ACQUISITIONS={length} SEED={seed}"),
     );
     for (figure, n) in &total.figures {
-        record = record.figure(*figure, n);
+        record = record.figure(*figure, *n);
     }
     record.figure("seconds", elapsed.as_secs()).write();
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Set: what is measured is kept. The make targets of full length set it.
 const KEEP: &str = "JOBLOCK_RECORD";
@@ -37,7 +37,7 @@ pub struct Record {
     command: String,
     #[serde(default)]
     commit: Option<String>,
-    figures: Vec<(String, String)>,
+    figures: Vec<(String, Value)>,
 }
 
 impl Record {
@@ -51,22 +51,21 @@ impl Record {
         }
     }
 
-    /// One figure, in the order in which they are to be read.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "numbers and texts, given as they are"
-    )]
-    pub fn figure(mut self, name: impl Into<String>, value: impl ToString) -> Self {
-        self.figures.push((name.into(), value.to_string()));
+    /// One figure, in the order in which they are to be read. One that is given as a text is not added to an earlier one.
+    pub fn figure(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.figures.push((name.into(), value.into()));
         self
     }
 
     /// Adds the numbers of an earlier run, and names what was measured then, too.
     fn add(&mut self, earlier: &Record) {
-        let number = |text: &str| text.parse::<u64>().expect("a number");
         for (name, value) in &earlier.figures {
             match self.figures.iter_mut().find(|(own, _)| own == name) {
-                Some((_, own)) => *own = (number(own) + number(value)).to_string(),
+                Some((_, own)) => {
+                    if let (Some(now), Some(then)) = (own.as_u64(), value.as_u64()) {
+                        *own = (now + then).into();
+                    }
+                }
                 None => self.figures.push((name.clone(), value.clone())),
             }
         }

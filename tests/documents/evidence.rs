@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 const HEAD: &str = "\
 # Evidence
@@ -21,7 +22,7 @@ struct Record {
     date: String,
     commit: Option<String>,
     cores: u32,
-    figures: Vec<(String, String)>,
+    figures: Vec<(String, Value)>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +57,9 @@ pub fn page(root: &Path) -> String {
         )
         .unwrap();
         for (name, value) in record.figures {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             writeln!(page, "| {name} | {value} |").unwrap();
         }
     }
