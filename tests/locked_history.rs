@@ -166,6 +166,33 @@ fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
     assert_eq!(told(&store, "sync"), are(&["succeeded"; 3]));
 }
 
+/// Nor does it hold up those who had the history open already.
+#[test]
+fn who_waits_goes_on_when_the_history_is_locked_meanwhile() {
+    let store = Store::new(Kind::Lockfile);
+    let go = store.file("go");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    let holder = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    store.holder("sync");
+    let command = ["sh", "-c", "echo token $JOBLOCK_TOKEN"];
+    let waiter = start(&mut store.run(&["-w", "1m"], "sync", &command));
+    wait_until("a waiter", || {
+        store.json("status", &["sync"])["jobs"][0]["waiting"] == 1
+    });
+    let stuck = HalfACommit::of(&history(&store));
+    fs::write(&go, "").expect("go");
+    let held = holder.finish().expect(0);
+    assert!(
+        held.err().contains("the end of this run waits in"),
+        "{held}"
+    );
+    assert_eq!(waiter.finish().expect(0).out(), "token 2\n");
+    drop(stuck);
+    store.sh(&[], "sync", "true").expect(0);
+    assert_eq!(told(&store, "sync"), are(&["succeeded"; 3]));
+    assert_eq!(spooled(&store), 0);
+}
+
 /// A run whose begin waited in the spool, and whose end could be written nowhere, is over once others ran after it; be it that its
 /// begin comes into the history with the next one, or after others.
 #[rstest]

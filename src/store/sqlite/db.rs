@@ -62,7 +62,9 @@ pub struct Db {
     conn: Connection,
     id: FileId,
     gate: Gate,
-    /// What is read instead, see [`Db::open_or_snapshot`]: of when, and what holds the database up.
+    /// A snapshot may be read instead, see [`Db::open_or_snapshot`].
+    has_snapshots: bool,
+    /// It is: of when, and what holds the database up.
     snapshot: Option<(State, String)>,
 }
 
@@ -123,6 +125,7 @@ impl Db {
             conn,
             id,
             gate: Gate::at(gate),
+            has_snapshots: false,
             snapshot: None,
         };
         if !db.read_meta()? {
@@ -159,7 +162,10 @@ impl Db {
                 Some(Err(newer @ StoreError::Newer { .. })) => Err(newer),
                 _ => Err(StoreError::Timeout(why)),
             },
-            opened => opened,
+            opened => opened.map(|db| Db {
+                has_snapshots: true,
+                ..db
+            }),
         }
     }
 
@@ -174,6 +180,7 @@ impl Db {
             conn: connect(&copy.path(), LIMIT).ok()?,
             id,
             gate: Gate::at(gate),
+            has_snapshots: false,
             snapshot: None,
         };
         let made = db.read_meta().and_then(|there| {
@@ -187,6 +194,7 @@ impl Db {
             add().map_err(|e| db.broken(&e))?;
             Ok(whole)
         });
+        db.has_snapshots = true;
         db.snapshot = Some((copy.state.clone(), why.to_owned()));
         match made {
             Ok(true) => Some(Ok(db)),
@@ -210,19 +218,44 @@ impl Db {
             Purpose::Request,
             gate,
         );
+        let opened = opened.map(|db| Db {
+            has_snapshots: true,
+            ..db
+        });
         opened.map(|db| *self = db).is_ok()
     }
 
-    /// The snapshot is no older than the last commit: else the database itself is read again, or a new snapshot.
-    fn look_at_snapshot(&mut self) -> Result<(), StoreError> {
-        let Some((state, _)) = &self.snapshot else {
+    /// Begins to read what was committed last, be it from a snapshot.
+    fn begin_to_read(&mut self) -> Result<(), StoreError> {
+        let Some(why) = self.cant_be_read()? else {
             return Ok(());
         };
-        if !State::of(&self.path).is_ok_and(|now| now == *state) {
-            let gate = self.gate.path().to_owned();
-            *self = Self::open_or_snapshot(&self.path, Purpose::Request, gate)?;
+        // no connection may be open to the files that are copied; and what is read instead of them is nothing yet
+        self.conn = Connection::open_in_memory().map_err(|e| self.broken(&e))?;
+        self.snapshot = Some((State::default(), why));
+        let gate = self.gate.path().to_owned();
+        *self = Self::open_or_snapshot(&self.path, Purpose::Request, gate)?;
+        match self.cant_be_read()? {
+            Some(why) => Err(StoreError::Timeout(why)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Who keeps it locked, or the snapshot too old; else it is being read now.
+    fn cant_be_read(&self) -> Result<Option<String>, StoreError> {
+        if let Some((state, why)) = &self.snapshot {
+            let is_current = State::of(&self.path).is_ok_and(|now| now == *state);
+            return Ok((!is_current).then(|| why.clone()));
+        }
+        // takes SQLite's lock for all that is read then
+        let begun = self
+            .conn
+            .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
+        match begun.map_err(|e| self.broken(&e)) {
+            Ok(()) => Ok(None),
+            Err(StoreError::Timeout(why)) => Ok(Some(why)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Says what `error` means.
@@ -380,9 +413,18 @@ impl Db {
         &mut self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        self.look_at_snapshot()?;
-        self.check_identity()?;
-        f(&self.conn).map_err(|e| self.broken(&e))
+        if !self.has_snapshots {
+            self.check_identity()?;
+            return f(&self.conn).map_err(|e| self.broken(&e));
+        }
+        self.begin_to_read()?;
+        let read = self
+            .check_identity()
+            .and_then(|()| f(&self.conn).map_err(|e| self.broken(&e)));
+        if !self.conn.is_autocommit() {
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        read
     }
 
     /// Writes: one durable transaction, or nothing at all. An error from the commit itself may still mean that it

@@ -27,8 +27,8 @@ const LARGEST: u64 = 1 << 30;
 /// Which file, how long, and when it was written: in seconds and nanoseconds.
 type Look = Option<[i64; 6]>;
 
-/// What the database's files were like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the database's files were like; by default, there were none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State([Look; 2]);
 
 /// A copy that can be opened, until it is dropped; what is open by then can still be read.
