@@ -204,6 +204,7 @@ impl World {
             Ask::Sweep(old) => return self.sweep(run, *old),
             Ask::Claim(token) => {
                 let file = self.own_file(run)?;
+                self.hides_a_claim(file, *token);
                 self.store.files[file].write(blocks::claim(*token), Block::Token(*token), true);
                 Answer::Done
             }

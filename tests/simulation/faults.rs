@@ -259,6 +259,18 @@ impl World {
         }
     }
 
+    /// A stopped taker's claim lands on that on a later grant, whose holder does not hear of it then.
+    pub fn hides_a_claim(&mut self, file: usize, token: Token) {
+        let at = usize::try_from(blocks::claim(token)).expect("a block");
+        if let Block::Token(hidden) = self.store.files[file].blocks[at]
+            && hidden > token
+        {
+            for other in self.active.clone() {
+                self.runs[other].watch.claim_hidden |= self.runs[other].token == Some(hidden);
+            }
+        }
+    }
+
     /// Promised is only that tokens go on growing, as far as the lock file knows them, and what the kernel's locks give.
     fn database_is_put_back(&mut self) {
         let file = self

@@ -284,6 +284,8 @@ pub struct Watch {
     pub kept: bool,
     /// Somebody took its lapsed lease over, having first looked then.
     pub taken_over: Option<Time>,
+    /// The claim on its grant was overwritten by one on a grant before.
+    pub claim_hidden: bool,
     /// What it found when it looked: for [`Watch::taken_over`].
     pub looked: Time,
     /// The design promises nothing about its overlaps any more.
