@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rstest::rstest;
 use serde_json::Value;
 
-use common::{Kind, Store, finish, start, wait_until};
+use common::{Holder, Kind, Store, finish, joblock, start, wait_until};
 
 /// A sqlite3 shell that has half of a transaction in the database's file, and the other half in the journal.
 struct HalfACommit(Child);
@@ -164,6 +164,82 @@ fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
     assert_eq!(waiter.finish().expect(0).out(), "token 3\n");
     assert_eq!(spooled(&store), 0);
     assert_eq!(told(&store, "sync"), are(&["succeeded"; 3]));
+}
+
+/// The copy is for nobody else's eyes, and nothing is read of the temporary files once it is gone, where anybody may put others.
+#[test]
+fn nobody_else_reads_the_copy_or_puts_another_in_its_place() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "echo secret").expect(0);
+    let stuck = HalfACommit::of(&history(&store));
+    let (calls, temporary) = (store.file("calls"), store.file("tmp"));
+    fs::create_dir(&temporary).expect("a folder");
+    let mut strace = store.program("strace");
+    strace.args(["-f", "-e", "trace=%file", "-o"]).arg(&calls);
+    strace.args([joblock(), "status", "--store", store.url(), "sync"]);
+    let told = finish(strace.env("TMPDIR", &temporary)).expect(0);
+    assert!(told.out().contains("sync"), "{told}");
+    let calls = fs::read_to_string(&calls).expect("the calls");
+    let folder = format!("{}/joblock-", temporary.display());
+    let of_copy: Vec<_> = calls.lines().filter(|l| l.contains(&folder)).collect();
+    let made = of_copy
+        .iter()
+        .find(|l| l.contains("mkdir"))
+        .expect("a folder");
+    assert!(made.contains("0700"), "{made}");
+    let created = of_copy.iter().filter(|l| l.contains("O_CREAT|O_EXCL"));
+    let created: Vec<_> = created.collect();
+    assert_eq!(created.len(), 2, "{of_copy:#?}");
+    assert!(created.iter().all(|l| l.contains("0600")), "{created:#?}");
+    let removed = of_copy
+        .iter()
+        .rposition(|l| l.contains("rmdir(") || l.contains("AT_REMOVEDIR"));
+    assert_eq!(removed, Some(of_copy.len() - 1), "{of_copy:#?}");
+    drop(stuck);
+}
+
+/// What waits in the spool is as good as what stands in the history.
+#[test]
+fn a_run_that_waits_in_the_spool_can_be_asked_for_and_stopped() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    let stuck = HalfACommit::of(&history(&store));
+    let other = start(&mut store.run(&[], "other", &["sh", "-c", "echo words; exec sleep 1000"]));
+    Holder::of_front(other.process());
+    let id = store.rows("other")[0]["run_id"].clone();
+    let id = id.as_str().expect("an id").to_owned();
+    let ask = |verb: &str, args: &[&str]| finish(store.joblock(verb).args(args));
+    ask("show", &[&id[..8]]).expect(0);
+    ask("stop", &["--reason", "enough", "other"]).expect(0);
+    other.finish();
+    assert_eq!(ask("logs", &["other"]).expect(0).out(), "words\n");
+    assert_eq!(store.outcomes("other"), ["stopped"]);
+    drop(stuck);
+    store.sh(&[], "sync", "true").expect(0);
+    assert_eq!(store.outcomes("other"), ["stopped"]);
+    assert_eq!(ask("logs", &["other"]).expect(0).out(), "words\n");
+}
+
+/// The newest run is the newest, wherever its begin waited.
+#[test]
+fn what_waited_comes_into_the_history_before_what_was_later() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    let stuck = HalfACommit::of(&history(&store));
+    store.sh(&[], "sync", "true").expect(0);
+    let go = store.file("go");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done; exit 3", go.display());
+    let last = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    wait_until("its begin in the spool", || spooled(&store) == 3);
+    drop(stuck);
+    fs::write(&go, "").expect("go");
+    last.finish().expect(3);
+    assert_eq!(
+        told(&store, "sync"),
+        are(&["succeeded", "succeeded", "failed"])
+    );
+    let again = store.sh(&["--unless-succeeded-within", "1h"], "sync", "echo ran");
+    assert_eq!(again.expect(0).out(), "ran\n");
 }
 
 /// Nor does it hold up those who had the history open already.

@@ -2,20 +2,28 @@
 //!
 //! A file appears under its name only when it is whole and on the disk. Folding in is done twice if need be and comes to the same.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::lockfile::file;
 use super::record::{RunRecord, Tail};
 use super::{Recorded, StoreError};
+use crate::name::RunId;
 
 /// No record is larger, in bytes: 16 MiB of output as a list of numbers, and the row. A larger file is none of ours.
 const LARGEST: u64 = 80 << 20;
-/// As much is read at once.
-const LARGEST_FOLD: u64 = 4 * LARGEST;
+/// As much is folded in at once, in bytes, and at least one record.
+const LARGEST_FOLD: u64 = 32 << 20;
+/// How long one process folds in what others left, before it goes on with its own.
+const LONGEST_FOLD: Duration = Duration::from_secs(5);
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,16 +51,30 @@ impl Entry {
     }
 }
 
+/// The part of an entry that is asked for often: to read the output takes a thousand times as long.
+#[derive(Deserialize)]
+struct Head {
+    record: RunRecord,
+}
+
+/// Inode, size and time of a file: a record's never changes under its name.
+type Stamp = (u64, u64, i64, i64);
+
 /// A folder of them, made when the first is written.
 #[derive(Debug, Clone)]
 pub struct Spool {
     folder: PathBuf,
+    /// What was read before.
+    known: Arc<Mutex<HashMap<PathBuf, (Stamp, RunRecord)>>>,
 }
 
 impl Spool {
     /// The spool at `folder`.
     pub fn at(folder: PathBuf) -> Self {
-        Spool { folder }
+        Spool {
+            folder,
+            known: Arc::default(),
+        }
     }
 
     /// Writes a record; its file.
@@ -112,42 +134,113 @@ impl Spool {
     /// Has `write` store what is there, and removes it then.
     pub fn fold(
         &self,
-        write: impl FnOnce(&[Entry]) -> Result<(), StoreError>,
+        mut write: impl FnMut(&[Entry]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let (paths, entries): (Vec<_>, Vec<_>) = self.entries().into_iter().unzip();
-        if !entries.is_empty() {
+        let began = Instant::now();
+        loop {
+            let (paths, entries): (Vec<_>, Vec<_>) = self.entries().into_iter().unzip();
+            if entries.is_empty() || began.elapsed() > LONGEST_FOLD {
+                return Ok(());
+            }
             write(&entries)?;
             for path in paths {
-                let _ = fs::remove_file(path);
+                match fs::remove_file(&path) {
+                    // another one folded it in as well
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
+                    _ => {}
+                }
             }
         }
-        Ok(())
     }
 
-    /// What is there, in the order of tokens. A file that can't be read or understood is left for somebody who can.
-    pub fn entries(&self) -> Vec<(PathBuf, Entry)> {
-        let Ok(folder) = fs::read_dir(&self.folder) else {
-            return Vec::new();
-        };
+    /// The files, the oldest first.
+    fn files(&self) -> Vec<(PathBuf, Stamp)> {
+        let folder = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let paths = folder
-            .filter_map(|file| file.ok().map(|f| f.path()))
+            .map(|file| file.path())
             .filter(|path| path.extension().is_some_and(|e| e == "json"));
-        let mut left = LARGEST_FOLD;
-        let mut entries: Vec<_> = paths
-            .filter_map(|path| read(&path, &mut left).map(|entry| (path, entry)))
+        let mut files: Vec<_> = paths
+            .filter_map(|path| {
+                let meta = path.symlink_metadata().ok()?;
+                let stamp = (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+                Some((path, stamp))
+            })
             .collect();
-        entries.sort_by_key(|(_, entry)| (entry.record.token, entry.record.started.0));
+        files.sort_by_key(|(_, (_, _, seconds, nanoseconds))| (*seconds, *nanoseconds));
+        files
+    }
+
+    /// The records that are there, without their output, in their order. A file that can't be read or understood is left for
+    /// somebody who can.
+    pub fn records(&self) -> Vec<RunRecord> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *known);
+        for (path, stamp) in self.files() {
+            let same = before.remove(&path).filter(|(then, _)| *then == stamp);
+            let head = || Some((stamp, read::<Head>(&path)?.record));
+            if let Some(found) = same.or_else(head) {
+                known.insert(path, found);
+            }
+        }
+        let mut records: Vec<_> = known.values().map(|(_, record)| record.clone()).collect();
+        in_order(&mut records, |record| record);
+        records
+    }
+
+    /// The oldest of what is there, in its order.
+    fn entries(&self) -> Vec<(PathBuf, Entry)> {
+        let mut left = LARGEST_FOLD;
+        let mut entries = Vec::new();
+        for (path, (_, size, ..)) in self.files() {
+            if size > left && !entries.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(size);
+            entries.extend(read::<Entry>(&path).map(|entry| (path, entry)));
+        }
+        in_order(&mut entries, |(_, entry)| &entry.record);
         entries
+    }
+
+    /// The output of a run.
+    pub fn tail(&self, run: &RunId) -> Option<Tail> {
+        let files = self.files().into_iter().map(|(path, _)| path);
+        let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
+        let mut own = files.filter(|path| name(path).is_some_and(|n| n.starts_with(run.as_str())));
+        own.find_map(|path| read::<Entry>(&path)?.tail())
     }
 }
 
-/// `left`: how many bytes may be read yet. What is too much for now is read another time.
-fn read(path: &Path, left: &mut u64) -> Option<Entry> {
+/// By the time of their start, and those of one lock by their tokens, which no clock can put out of order.
+fn in_order<T>(items: &mut Vec<T>, record: impl Fn(&T) -> &RunRecord) {
+    let key = |item: &T| (record(item).started.0, record(item).end.is_some());
+    items.sort_by_key(key);
+    let mut granted: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        if record(item).token.is_some() {
+            granted
+                .entry(record(item).lock.clone())
+                .or_default()
+                .push(at);
+        }
+    }
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    for places in granted.values() {
+        let mut by_token = places.clone();
+        by_token.sort_by_key(|&at| (record(&items[at]).token, key(&items[at])));
+        for (&to, from) in places.iter().zip(by_token) {
+            order[to] = from;
+        }
+    }
+    let mut taken: Vec<Option<T>> = items.drain(..).map(Some).collect();
+    items.extend(order.into_iter().filter_map(|at| taken[at].take()));
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let file = file::open(path, false, false).ok()?;
     let size = file.metadata().ok()?.len();
-    if size > LARGEST.min(*left) {
+    if size > LARGEST {
         return None;
     }
-    *left -= size;
     serde_json::from_reader(io::BufReader::new(file.take(size))).ok()
 }

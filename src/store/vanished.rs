@@ -37,15 +37,15 @@ pub fn settle(
     again: impl Fn(&RunId) -> Result<Option<RunRecord>, StoreError>,
 ) -> Result<Vec<RunRecord>, StoreError> {
     let any = runs.iter().any(|run| run.outcome == Outcome::Running);
-    let spooled = if any { spool.entries() } else { Vec::new() };
+    let spooled = if any { spool.records() } else { Vec::new() };
     let mut settled = Vec::with_capacity(runs.len());
     for mut run in runs {
         if run.outcome == Outcome::Running {
-            if let Some((_, entry)) = spooled
+            if let Some(ended) = spooled
                 .iter()
-                .find(|(_, e)| e.record.run_id == run.run_id && e.record.end.is_some())
+                .find(|record| record.run_id == run.run_id && record.end.is_some())
             {
-                run = entry.record.clone();
+                run = ended.clone();
             } else if is_gone(&inspect(&run.lock)?, &run, query, here) {
                 match again(&run.run_id)? {
                     Some(ended) if ended.outcome != Outcome::Running => run = ended,
@@ -63,13 +63,17 @@ pub fn settle(
     Ok(settled)
 }
 
-/// Adds to the rows that `query` found those that wait in the spool alone: a database that takes nothing hides no attempt.
-pub fn with_spooled(mut runs: Vec<RunRecord>, query: &Query, spool: &Spool) -> Vec<RunRecord> {
-    let mut waiting: Vec<_> = spool.entries().into_iter().map(|(_, e)| e.record).collect();
+/// Adds to the rows, the newest first, those of `spooled` that are not among them and `are_asked_for`: a database that takes
+/// nothing hides no attempt.
+pub fn with_spooled(
+    mut runs: Vec<RunRecord>,
+    mut spooled: Vec<RunRecord>,
+    are_asked_for: impl Fn(&RunRecord) -> bool,
+) -> Vec<RunRecord> {
     // of one run, what has its end comes first
-    waiting.sort_by_key(|record| record.end.is_none());
-    for record in waiting {
-        if runs.iter().all(|run| run.run_id != record.run_id) && matches(&record, query) {
+    spooled.sort_by_key(|record| record.end.is_none());
+    for record in spooled {
+        if runs.iter().all(|run| run.run_id != record.run_id) && are_asked_for(&record) {
             let at = runs.partition_point(|run| run.started > record.started);
             runs.insert(at, record);
         }
@@ -78,7 +82,7 @@ pub fn with_spooled(mut runs: Vec<RunRecord>, query: &Query, spool: &Spool) -> V
 }
 
 /// As the rows are chosen; what stands as `running` may turn out to be something else yet.
-fn matches(record: &RunRecord, query: &Query) -> bool {
+pub fn matches(record: &RunRecord, query: &Query) -> bool {
     query
         .job
         .as_deref()
@@ -136,18 +140,21 @@ mod tests {
             job: Some("sync".into()),
             ..Query::default()
         };
-        let told = with_spooled(stored(), &of_job, &spool);
+        let told = with_spooled(stored(), spool.records(), |r| matches(r, &of_job));
         let outcomes: Vec<_> = told.iter().map(|r| r.outcome).collect();
         assert_eq!(
             outcomes,
             [Outcome::Failed, Outcome::Succeeded, Outcome::Failed]
         );
-        assert_eq!(with_spooled(told, &of_job, &spool).len(), 3);
+        assert_eq!(
+            with_spooled(told, spool.records(), |r| matches(r, &of_job)).len(),
+            3
+        );
         let failed = Query {
             outcomes: vec![Outcome::Failed],
             ..of_job
         };
-        let told = with_spooled(Vec::new(), &failed, &spool);
+        let told = with_spooled(Vec::new(), spool.records(), |r| matches(r, &failed));
         // its end is known once it is settled
         assert!(
             told.iter().all(|r| r.outcome == Outcome::Running),

@@ -82,8 +82,16 @@ impl Steps for Arc<Inner> {
                 }
                 Step::Remember(sighting) => {
                     let place = &self.here;
-                    self.db()
-                        .write(|tx| locks::keep_sighting(tx, &request.lock, place, &sighting))?;
+                    let kept = self
+                        .db()
+                        .write(|tx| locks::keep_sighting(tx, &request.lock, place, &sighting));
+                    match kept {
+                        // then it is kept for this attempt only
+                        Err(StoreError::Timeout(_)) => {
+                            self.watched().insert(request.lock.clone(), sighting);
+                        }
+                        kept => kept?,
+                    }
                     taker.remembered()
                 }
                 // nobody inherited the lock any more: only those who closed it can be left
@@ -214,10 +222,8 @@ impl Inner {
         known: &Known,
         old: Option<Holder>,
     ) -> Result<Look, StoreError> {
-        // what was before this run stands before it in the history, the end of the last one too
-        if known.waits {
-            let _ = self.fold();
-        }
+        // the end of the run before may wait there
+        let folded = self.fold();
         // One who took the lock over wrote that into the file, and then could not write the history, or was gone:
         // the history still waits for the end of the run before, which was ended when it was taken over.
         let unended = known.row.as_ref().filter(|row| !row.released);
@@ -237,7 +243,11 @@ impl Inner {
             side,
             lease,
             seen,
-            (&abandoned, known.has_gaps()),
+            Before {
+                folded,
+                abandoned,
+                gaps: known.has_gaps(),
+            },
         )?;
         Ok(grant.map_or(Look::Again, |grant| Look::Granted(Box::new(grant))))
     }
@@ -287,6 +297,16 @@ struct Abandoned {
     memory: OutOfMemory,
 }
 
+/// What was before a grant.
+struct Before {
+    /// Whether what waited in the spool is in the history.
+    folded: Result<(), StoreError>,
+    /// Whose runs were not ended by themselves.
+    abandoned: Vec<Abandoned>,
+    /// There were grants that the history does not know.
+    gaps: bool,
+}
+
 struct LockfileGrant {
     inner: Arc<Inner>,
     side: Side,
@@ -305,7 +325,7 @@ impl LockfileGrant {
         side: Side,
         lease: Lease,
         seen: Option<Token>,
-        (abandoned, gaps): (&[Abandoned], bool),
+        before: Before,
     ) -> Result<Option<Self>, StoreError> {
         let token = lease.token();
         let mut record = request.record.clone();
@@ -319,11 +339,16 @@ impl LockfileGrant {
             granted_on: side.lock.id,
             holder: request.holder.clone(),
         };
-        let written = inner.db().write(|tx| {
+        let Before {
+            folded,
+            abandoned,
+            gaps,
+        } = before;
+        let written = inner.write_behind(folded, |tx| {
             if !may_begin(locks::get(tx, &request.lock)?.as_ref(), seen) {
                 return Ok(false);
             }
-            for old in abandoned {
+            for old in &abandoned {
                 rows::abandon(tx, &old.holder.run_id, old.outcome, old.memory)?;
                 if !inner.here.same_pids(&old.holder.place) {
                     locks::keep_unswept(tx, &request.lock, &old.holder)?;

@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::Transaction;
+
 use crate::clock::{Boot, Wall};
 use crate::lease::file_taker;
 use crate::lease::takeover::Sighting;
@@ -37,7 +39,7 @@ use crate::store::mount::lease::{self, ServerLease};
 use crate::store::mount::lies;
 use crate::store::probe as store_probe;
 use crate::store::pruning::{Prune, Pruned};
-use crate::store::record::{Attempted, End, Query, RunRecord, Tail};
+use crate::store::record::{Attempted, End, Outcome, Query, RunRecord, Tail};
 use crate::store::spool::Spool;
 use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
@@ -138,8 +140,6 @@ struct Known {
     row: Option<LockRow>,
     /// The newest token that the rows and the spool tell of.
     elsewhere: Option<Token>,
-    /// Something waits in the spool.
-    waits: bool,
 }
 
 impl Known {
@@ -201,23 +201,20 @@ impl Inner {
     }
 
     fn known(&self, lock: &LockName, slot: Option<Slot>) -> Result<Known, StoreError> {
+        // before the rows: what another folds in meanwhile is in both then, and not in neither
+        let spooled = self.spool.records();
         let row = self.db().read(|conn| locks::get(conn, lock))?;
         // every row is looked at, but only for a lock file that is new
         let recorded = match slot {
             Some(_) => None,
             None => self.db().read(|conn| rows::newest_token(conn, lock))?,
         };
-        let of_lock = |record: &RunRecord| record.token.filter(|_| record.lock == *lock);
-        let entries = self.spool.entries();
-        let spooled = entries
-            .iter()
-            .filter_map(|(_, entry)| of_lock(&entry.record))
-            .max();
+        let of_lock = spooled.iter().filter(|record| record.lock == *lock);
+        let waiting = of_lock.filter_map(|record| record.token).max();
         Ok(Known {
             slot,
             row,
-            elsewhere: spooled.max(recorded),
-            waits: !entries.is_empty(),
+            elsewhere: waiting.max(recorded),
         })
     }
 
@@ -325,7 +322,7 @@ impl Locks for LockfileStore {
         findings.push(store_probe::trusted(&inner.folder, &parts(&inner.folder)));
         findings.extend(store_probe::database(&mut inner.db()));
         findings.push(store_probe::clock());
-        findings.push(store_probe::spool(inner.spool.entries().len()));
+        findings.push(store_probe::spool(inner.spool.records().len()));
         findings
     }
 }
@@ -333,10 +330,8 @@ impl Locks for LockfileStore {
 impl History for LockfileStore {
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
         let record = outcome.of(record);
-        let written = self.inner.db().write(|tx| rows::upsert(tx, &record));
-        self.inner
-            .spool
-            .instead(written, &record, None, || self.inner.fold())
+        let written = self.inner.write(|tx| rows::upsert(tx, &record));
+        self.inner.spool.instead(written, &record, None, || Ok(()))
     }
 
     fn end_of(
@@ -352,26 +347,46 @@ impl History for LockfileStore {
     }
 
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
+        let spooled = self.inner.spool.records();
         let runs = self.inner.db().read(|conn| rows::query(conn, query))?;
-        let runs = vanished::with_spooled(runs, query, &self.inner.spool);
+        let runs = vanished::with_spooled(runs, spooled, |r| vanished::matches(r, query));
         self.inner.settle(runs, query)
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Vec<RunRecord>, StoreError> {
+        let spooled = self.inner.spool.records();
         let runs = self.inner.db().read(|conn| rows::by_prefix(conn, prefix))?;
+        let is_meant = |record: &RunRecord| {
+            prefix.len() >= RunId::SHORT && record.run_id.as_str().starts_with(prefix)
+        };
+        let runs = vanished::with_spooled(runs, spooled, is_meant);
         self.inner.settle(runs, &Query::default())
     }
 
     fn last_success(&self, job: &str) -> Result<Option<Wall>, StoreError> {
-        self.inner.db().read(|conn| rows::last_success(conn, job))
+        let spooled = self.inner.spool.records();
+        let of_job = spooled.iter().filter(|record| record.job.as_str() == job);
+        let waiting = of_job
+            .filter(|record| record.outcome == Outcome::Succeeded)
+            .filter_map(|record| record.end.as_ref().map(|end| end.at))
+            .max();
+        let stored = self.inner.db().read(|conn| rows::last_success(conn, job))?;
+        Ok(stored.max(waiting))
     }
 
     fn jobs(&self) -> Result<Vec<String>, StoreError> {
-        self.inner.db().read(rows::jobs)
+        let spooled = self.inner.spool.records();
+        let mut jobs = self.inner.db().read(rows::jobs)?;
+        jobs.extend(spooled.into_iter().map(|record| record.job.to_string()));
+        jobs.sort();
+        jobs.dedup();
+        Ok(jobs)
     }
 
     fn tail(&self, run: &RunId) -> Result<Option<Tail>, StoreError> {
-        self.inner.db().read(|conn| rows::tail(conn, run))
+        let waiting = self.inner.spool.tail(run);
+        let stored = self.inner.db().read(|conn| rows::tail(conn, run))?;
+        Ok(waiting.or(stored))
     }
 
     fn prune(&self, request: &Prune) -> Result<Pruned, StoreError> {
@@ -393,8 +408,29 @@ impl Inner {
     }
 
     fn finish(&self, record: &RunRecord, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
-        let written = self.db().write(|tx| rows::finish(tx, record, tail));
-        self.spool.instead(written, record, tail, || self.fold())
+        let written = self.write(|tx| rows::finish(tx, record, tail));
+        self.spool.instead(written, record, tail, || Ok(()))
+    }
+
+    /// Writes behind what waits in the spool: what was before it stands before it in the history.
+    fn write<T>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.write_behind(self.fold(), f)
+    }
+
+    /// The same, where that was tried already.
+    fn write_behind<T>(
+        &self,
+        folded: Result<(), StoreError>,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        match folded {
+            // no better now, and another ten seconds
+            Err(error @ StoreError::Timeout(_)) => Err(error),
+            _ => self.db().write(f),
+        }
     }
 
     fn fold(&self) -> Result<(), StoreError> {

@@ -21,7 +21,7 @@ use rusqlite::{
 };
 
 use super::path::{check_file, refuse_wal};
-use super::snapshot::{Snapshot, State};
+use super::snapshot::{self, State};
 use super::{prune, schema};
 use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
@@ -36,6 +36,9 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 /// third at the next commit, which begins the log anew: only the process that folded it can know that it may. A run writes
 /// seven frames.
 const FOLD_AT: i64 = 100;
+/// How often somebody who keeps the database locked may come and go while it is to be read.
+const TRIES: u32 = 3;
+
 /// And by SQLite itself at a commit, in frames, should no holder have done it.
 const FOLD_AT_COMMIT: i64 = 1000;
 
@@ -62,6 +65,7 @@ pub struct Db {
     conn: Connection,
     id: FileId,
     gate: Gate,
+    purpose: Purpose,
     /// A snapshot may be read instead, see [`Db::open_or_snapshot`].
     has_snapshots: bool,
     /// It is: of when, and what holds the database up.
@@ -125,6 +129,7 @@ impl Db {
             conn,
             id,
             gate: Gate::at(gate),
+            purpose,
             has_snapshots: false,
             snapshot: None,
         };
@@ -157,11 +162,7 @@ impl Db {
         gate: PathBuf,
     ) -> Result<Self, StoreError> {
         match Self::open(path, Make::Shared, purpose, gate.clone()) {
-            Err(StoreError::Timeout(why)) => match Self::of_snapshot(path, gate, &why) {
-                Some(Ok(db)) if db.shared => Ok(db),
-                Some(Err(newer @ StoreError::Newer { .. })) => Err(newer),
-                _ => Err(StoreError::Timeout(why)),
-            },
+            Err(StoreError::Timeout(why)) => Self::of_snapshot(path, purpose, gate, why),
             opened => opened.map(|db| Db {
                 has_snapshots: true,
                 ..db
@@ -169,38 +170,42 @@ impl Db {
         }
     }
 
-    /// `None`: it can't be copied, or is written just then.
-    fn of_snapshot(path: &Path, gate: PathBuf, why: &str) -> Option<Result<Self, StoreError>> {
-        let id = id_at(path).ok()??;
-        let copy = Snapshot::take(path).ok()?;
+    fn of_snapshot(
+        path: &Path,
+        purpose: Purpose,
+        gate: PathBuf,
+        why: String,
+    ) -> Result<Self, StoreError> {
+        let no_copy = |error: &dyn std::fmt::Display| {
+            StoreError::Timeout(format!(
+                "{why}, as no copy of it can be read either ({error}),"
+            ))
+        };
+        let id = id_at(path).map_err(|e| no_copy(&e))?;
+        let id = id.ok_or_else(|| StoreError::Timeout(why.clone()))?;
+        let (state, conn) = snapshot::take(path).map_err(|e| no_copy(&e))?;
         let mut db = Db {
             path: path.to_owned(),
             shared: false,
             uuid: String::new(),
-            conn: connect(&copy.path(), LIMIT).ok()?,
+            conn,
             id,
             gate: Gate::at(gate),
+            purpose,
             has_snapshots: false,
             snapshot: None,
         };
-        let made = db.read_meta().and_then(|there| {
-            let whole = there && db.pragma("quick_check")? == "ok";
-            let missing = db.read(missing)?;
-            let add = || {
-                missing
-                    .iter()
-                    .try_for_each(|sql| db.conn.execute_batch(sql))
-            };
-            add().map_err(|e| db.broken(&e))?;
-            Ok(whole)
-        });
-        db.has_snapshots = true;
-        db.snapshot = Some((copy.state.clone(), why.to_owned()));
-        match made {
-            Ok(true) => Some(Ok(db)),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
+        if !db.read_meta()? || !db.shared {
+            return Err(StoreError::Timeout(why));
         }
+        let missing = db.read(missing)?;
+        let added = missing
+            .iter()
+            .try_for_each(|sql| db.conn.execute_batch(sql));
+        added.map_err(|e| db.broken(&e))?;
+        db.has_snapshots = true;
+        db.snapshot = Some((state, why));
+        Ok(db)
     }
 
     /// What holds the database up, if it is not read itself.
@@ -211,13 +216,8 @@ impl Db {
     /// Has the database itself again instead of the snapshot, if it can be had now.
     fn leave_snapshot(&mut self) -> bool {
         let gate = self.gate.path().to_owned();
-        let opened = Self::open_within(
-            Duration::ZERO,
-            &self.path,
-            Make::Shared,
-            Purpose::Request,
-            gate,
-        );
+        let opened =
+            Self::open_within(Duration::ZERO, &self.path, Make::Shared, self.purpose, gate);
         let opened = opened.map(|db| Db {
             has_snapshots: true,
             ..db
@@ -227,18 +227,22 @@ impl Db {
 
     /// Begins to read what was committed last, be it from a snapshot.
     fn begin_to_read(&mut self) -> Result<(), StoreError> {
-        let Some(why) = self.cant_be_read()? else {
-            return Ok(());
-        };
-        // no connection may be open to the files that are copied; and what is read instead of them is nothing yet
-        self.conn = Connection::open_in_memory().map_err(|e| self.broken(&e))?;
-        self.snapshot = Some((State::default(), why));
-        let gate = self.gate.path().to_owned();
-        *self = Self::open_or_snapshot(&self.path, Purpose::Request, gate)?;
-        match self.cant_be_read()? {
-            Some(why) => Err(StoreError::Timeout(why)),
-            None => Ok(()),
+        for _ in 0..TRIES {
+            let Some(why) = self.cant_be_read()? else {
+                return Ok(());
+            };
+            // no connection may be open to the files that are copied; and what is read instead of them is nothing yet
+            self.conn = Connection::open_in_memory().map_err(|e| self.broken(&e))?;
+            self.snapshot = Some((State::default(), why));
+            let gate = self.gate.path().to_owned();
+            match Self::open_or_snapshot(&self.path, self.purpose, gate) {
+                // they come and go
+                Err(StoreError::Timeout(_)) => {}
+                opened => *self = opened?,
+            }
         }
+        let why = self.cant_be_read()?;
+        why.map_or(Ok(()), |why| Err(StoreError::Timeout(why)))
     }
 
     /// Who keeps it locked, or the snapshot too old; else it is being read now.
@@ -251,6 +255,9 @@ impl Db {
         let begun = self
             .conn
             .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
+        if begun.is_err() {
+            self.end_reading();
+        }
         match begun.map_err(|e| self.broken(&e)) {
             Ok(()) => Ok(None),
             Err(StoreError::Timeout(why)) => Ok(Some(why)),
@@ -421,10 +428,14 @@ impl Db {
         let read = self
             .check_identity()
             .and_then(|()| f(&self.conn).map_err(|e| self.broken(&e)));
+        self.end_reading();
+        read
+    }
+
+    fn end_reading(&self) {
         if !self.conn.is_autocommit() {
             let _ = self.conn.execute_batch("ROLLBACK");
         }
-        read
     }
 
     /// Writes: one durable transaction, or nothing at all. An error from the commit itself may still mean that it
@@ -527,19 +538,24 @@ fn in_transaction<T>(
     Ok(value)
 }
 
-fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
+/// A connection to others' file. `limit`: how long a step waits for others.
+pub fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
     let broken = |error: rusqlite::Error| trouble::from_sql(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut conn = Connection::open_with_flags(path, flags).map_err(broken)?;
-    // others may have written the schema and every value: neither may do more than hold our rows
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)
-        .and_then(|_| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true))
-        .and_then(|_| conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST))
-        .map_err(broken)?;
+    distrust(&mut conn).map_err(broken)?;
     be_patient(&mut conn, limit).map_err(broken)?;
     Ok(conn)
+}
+
+/// Others may have written the schema and every value: neither may do more than hold our rows.
+pub fn distrust(conn: &mut Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST)
+        .map(drop)
 }
 
 /// `limit`: how long a step waits for others.

@@ -28,8 +28,9 @@ impl History for SqliteStore {
     }
 
     fn runs(&self, query: &Query) -> Result<Vec<RunRecord>, StoreError> {
+        let spooled = self.inner.spool.records();
         let runs = self.inner.db().read(|conn| rows::query(conn, query))?;
-        let runs = vanished::with_spooled(runs, query, &self.inner.spool);
+        let runs = vanished::with_spooled(runs, spooled, |r| vanished::matches(r, query));
         self.inner.settle(runs, query)
     }
 

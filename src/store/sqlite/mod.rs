@@ -239,7 +239,7 @@ impl Locks for SqliteStore {
         }
         findings.extend(probe::database(&mut inner.db()));
         findings.push(probe::clock());
-        findings.push(probe::spool(inner.spool.entries().len()));
+        findings.push(probe::spool(inner.spool.records().len()));
         findings
     }
 }

@@ -1,12 +1,15 @@
 //! Which database file a path means, and whether it may be used, looked at before SQLite touches it.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::IntoRawFd;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 
+use crate::lease::takeover::FileId;
+use crate::store::lockfile::file::{id_at, id_of};
 use crate::store::{StoreError, trouble, trust};
 
 /// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
@@ -50,11 +53,19 @@ pub fn check_file(path: &Path) -> Result<bool, StoreError> {
 
 /// A write-ahead log's index is shared memory, which no network file system shares: looked at before SQLite touches the file.
 pub fn refuse_wal(path: &Path) -> Result<(), StoreError> {
-    let mut file = File::open(path).map_err(|error| trouble::from_io(path, &error))?;
+    /// Left open on purpose: closing any descriptor of the file drops every lock that SQLite has on it in this process (fcntl(2)).
+    static OPEN: Mutex<Vec<(FileId, File)>> = Mutex::new(Vec::new());
+    let broken = |error: io::Error| trouble::from_io(path, &error);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let id = id_at(path).map_err(broken)?;
+    if !open.iter().any(|(known, _)| Some(*known) == id) {
+        let file = File::open(path).map_err(broken)?;
+        open.push((id_of(&file).map_err(broken)?, file));
+    }
+    let file = open.iter().find(|(known, _)| Some(*known) == id);
     let mut header = [0; 20];
-    let wal = file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2);
-    // left open on purpose: closing any descriptor of the file drops every lock that SQLite has on it in this process (fcntl(2))
-    let _ = file.into_raw_fd();
+    let wal = file.is_some_and(|(_, file)| file.read_exact_at(&mut header, 0).is_ok())
+        && (header[18] == 2 || header[19] == 2);
     if wal {
         return Err(trouble::unusable(
             path,

@@ -1,28 +1,31 @@
 //! What a database held at its last commit, read past a lock that nobody gives back: its owner is stopped in the midst of a commit, or
 //! was on a machine that lost its power, whose locks an NFSv3 server keeps.
 //!
-//! The database and its rollback journal are copied, and SQLite rolls the copy back. They were the same before the copy, when they had
-//! rested for a while, and after it, so nobody wrote in between. As long as they stay the same nothing was committed either.
-//! See <https://sqlite.org/fileformat2.html#the_rollback_journal>.
+//! The database and its rollback journal are copied, SQLite rolls the copy back, and it is taken into memory: nothing of it stays among the
+//! temporary files, where others may write. They were the same before the copy, when they had rested for a while, and after it, so nobody
+//! wrote in between. As long as they stay the same nothing was committed either. See <https://sqlite.org/fileformat2.html#the_rollback_journal>.
 //!
-//! Not guaranteed: anything for a database with a write-ahead log. Opening and closing the files gives up every POSIX lock that
-//! this process has on them: no connection to them may be open.
+//! Not guaranteed: anything for a database with a write-ahead log, which is refused. Opening and closing the files gives up every POSIX
+//! lock that this process has on them: no connection to them may be open. Who is killed in the midst of it leaves a folder that nobody
+//! else can read.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tempfile::TempDir;
+use rusqlite::Connection;
+use rusqlite::backup::Backup;
 
+use super::db::{connect, distrust};
 use crate::store::lockfile::file;
 
 /// File systems tell the time of a write to a few milliseconds.
 const REST: Duration = Duration::from_millis(100);
 
-/// No more bytes are copied of a file: whoever may write the store must not fill the file system of our temporary files.
-const LARGEST: u64 = 1 << 30;
+/// No more bytes are copied of a file: whoever may write the store must not fill our memory.
+const LARGEST: u64 = 256 << 20;
 
 /// Which file, how long, and when it was written: in seconds and nanoseconds.
 type Look = Option<[i64; 6]>;
@@ -30,14 +33,6 @@ type Look = Option<[i64; 6]>;
 /// What the database's files were like; by default, there were none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State([Look; 2]);
-
-/// A copy that can be opened, until it is dropped; what is open by then can still be read.
-#[derive(Debug)]
-pub struct Snapshot {
-    folder: TempDir,
-    /// What it was taken of.
-    pub state: State,
-}
 
 fn journal(path: &Path) -> PathBuf {
     let mut journal = path.as_os_str().to_owned();
@@ -71,7 +66,9 @@ fn look(path: &Path) -> io::Result<Look> {
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(file) = opened(from)? {
-        io::copy(&mut file.take(LARGEST), &mut File::create_new(to)?)?;
+        let mut options = OpenOptions::new();
+        let mut copy = options.write(true).create_new(true).mode(0o600).open(to)?;
+        io::copy(&mut file.take(LARGEST), &mut copy)?;
     }
     Ok(())
 }
@@ -83,36 +80,48 @@ impl State {
     }
 }
 
-impl Snapshot {
-    /// Copies the database at `path` into a folder of our own. An error too if somebody writes it.
-    pub fn take(path: &Path) -> io::Result<Self> {
-        let state = State::of(path)?;
-        std::thread::sleep(REST);
-        // without links on the way, which SQLite is told to refuse
-        let folder = tempfile::Builder::new()
-            .prefix("joblock-")
-            .tempdir_in(std::env::temp_dir().canonicalize()?)?;
-        let taken = Snapshot { folder, state };
-        if taken
-            .state
-            .0
-            .iter()
-            .flatten()
-            .any(|look| look[1].cast_unsigned() > LARGEST)
-        {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        copy(path, &taken.path())?;
-        copy(&journal(path), &journal(&taken.path()))?;
-        if State::of(path)? == taken.state {
-            Ok(taken)
-        } else {
-            Err(io::ErrorKind::ResourceBusy.into())
-        }
+/// What the database at `path` held, in memory, and the state of its files that it was taken of.
+///
+/// # Errors
+/// If somebody writes it, if it is none that can be rolled back, or is damaged, or too large, or if there is no room for the copy.
+pub fn take(path: &Path) -> io::Result<(State, Connection)> {
+    let state = State::of(path)?;
+    if state
+        .0
+        .iter()
+        .flatten()
+        .any(|look| look[1].cast_unsigned() > LARGEST)
+    {
+        return Err(io::Error::other(format!(
+            "it is larger than {} MiB",
+            LARGEST >> 20
+        )));
     }
+    std::thread::sleep(REST);
+    // without links on the way, which SQLite is told to refuse
+    let folder = tempfile::Builder::new()
+        .prefix("joblock-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(std::env::temp_dir().canonicalize()?)?;
+    let taken = folder.path().join("copy.db");
+    copy(path, &taken)?;
+    copy(&journal(path), &journal(&taken))?;
+    if State::of(path)? != state {
+        return Err(io::Error::other("it is being written"));
+    }
+    Ok((state, into_memory(&taken).map_err(io::Error::other)?))
+}
 
-    /// The copy.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("copy.db")
+fn into_memory(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    let conn = connect(path, Duration::ZERO).map_err(|error| error.to_string())?;
+    for (pragma, wanted) in [("journal_mode", "delete"), ("quick_check", "ok")] {
+        let value: String = conn.pragma_query_value(None, pragma, |row| row.get(0))?;
+        if value != wanted {
+            return Err(format!("its {pragma} is {value}").into());
+        }
     }
+    let mut memory = Connection::open_in_memory()?;
+    Backup::new(&conn, &mut memory)?.run_to_completion(i32::MAX, Duration::ZERO, None)?;
+    distrust(&mut memory)?;
+    Ok(memory)
 }
