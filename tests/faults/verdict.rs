@@ -330,9 +330,18 @@ impl Judge<'_> {
                 done.stderr
             )
         });
-        self.expect(done.stderr.contains("joblock: "), || {
-            format!("{code:?} without a word")
-        });
+        // what failed once was on standard output
+        let mute = self.is_mute() && self.fault.is_some_and(|fault| fault.forever);
+        let says = done.stderr.contains("joblock: ") || mute;
+        self.expect(says, || format!("{code:?} without a word"));
+    }
+
+    /// The fault is in what front says.
+    fn is_mute(&self) -> bool {
+        self.failed(Role::Front)
+            && self
+                .fault
+                .is_some_and(|fault| fault.point.seen.target == Target::Output)
     }
 
     /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
@@ -516,11 +525,10 @@ impl Judge<'_> {
                     first.status, first.stderr
                 )
             });
-            let mute = self.failed(Role::Front)
-                && self
-                    .fault
-                    .is_some_and(|f| f.point.seen.target == Target::Output);
-            if first.status != Status::Exited(143) && !self.killed(Role::Starting) && !mute {
+            if first.status != Status::Exited(143)
+                && !self.killed(Role::Starting)
+                && !self.is_mute()
+            {
                 self.expect(first.stderr.contains("joblock: "), || {
                     format!("{:?} without a word", first.status)
                 });
