@@ -310,9 +310,11 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<
 /// The pid that took the flock(2), from a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
 pub fn locker(line: &str) -> Option<i32> {
     let mut fields = line.strip_prefix("lock:")?.split_whitespace().skip(1);
-    (fields.next()? == "FLOCK")
-        .then(|| fields.nth(2)?.parse().ok())
-        .flatten()
+    if fields.next()? != "FLOCK" {
+        return None;
+    }
+    let pid: u32 = fields.nth(2)?.parse().ok()?;
+    pid.try_into().ok()
 }
 
 #[cfg(test)]
