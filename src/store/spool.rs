@@ -22,6 +22,8 @@ use crate::name::RunId;
 const LARGEST: u64 = 80 << 20;
 /// As much is folded in at once, in bytes, and at least one record.
 const LARGEST_FOLD: u64 = 32 << 20;
+/// As much is kept of records without their output, in bytes: whoever may write the store must not fill our memory.
+const LARGEST_RECORDS: usize = 64 << 20;
 /// How long one process folds in what others left, before it goes on with its own.
 const LONGEST_FOLD: Duration = Duration::from_secs(5);
 
@@ -170,17 +172,24 @@ impl Spool {
         files
     }
 
-    /// The records that are there, without their output, in their order. A file that can't be read or understood is left for
-    /// somebody who can.
+    /// The records that are there, without their output, in their order; the oldest, if there are too many. A file that can't be read
+    /// or understood is left for somebody who can.
     pub fn records(&self) -> Vec<RunRecord> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *known);
+        let mut left = LARGEST_RECORDS;
         for (path, stamp) in self.files() {
             let same = before.remove(&path).filter(|(then, _)| *then == stamp);
             let head = || Some((stamp, read::<Head>(&path)?.record));
-            if let Some(found) = same.or_else(head) {
-                known.insert(path, found);
-            }
+            let Some(found) = same.or_else(head) else {
+                continue;
+            };
+            let size = serde_json::to_vec(&found.1).map_or(0, |json| json.len());
+            let Some(rest) = left.checked_sub(size) else {
+                break;
+            };
+            left = rest;
+            known.insert(path, found);
         }
         let mut records: Vec<_> = known.values().map(|(_, record)| record.clone()).collect();
         in_order(&mut records, |record| record);
