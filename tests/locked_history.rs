@@ -4,54 +4,28 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rstest::rstest;
 use serde_json::Value;
 
-use common::{Holder, Kind, Store, finish, joblock, start, wait_until};
+use common::{Holder, Kind, Shell, Store, finish, joblock, start, wait_until};
 
-/// A sqlite3 shell that has half of a transaction in the database's file, and the other half in the journal.
-struct HalfACommit(Child);
+/// Half of a transaction is in the database's file, and the other half in the journal.
+const HALF: &str = "PRAGMA cache_size = 2; BEGIN IMMEDIATE; UPDATE runs SET outcome = 'lost', token = token + 100;
+    UPDATE locks SET token = token + 100; CREATE TABLE much AS
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT i, randomblob(3000) FROM n;
+    SELECT 'half';\n";
 
-impl HalfACommit {
-    fn of(database: &Path) -> Self {
-        let before = fs::metadata(database).expect("a database").len();
-        let mut shell = Command::new("sqlite3")
-            .arg(database)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("sqlite3");
-        let input = shell.stdin.as_mut().expect("its input");
-        input
-            .write_all(
-                b"PRAGMA cache_size = 2; BEGIN IMMEDIATE; UPDATE runs SET outcome = 'lost', token = token + 100;
-                  UPDATE locks SET token = token + 100; CREATE TABLE much AS
-                  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT i, randomblob(3000) FROM n;
-                  SELECT 'half';\n",
-            )
-            .expect("statements");
-        input.flush().expect("statements");
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().expect("its output"))
-            .read_line(&mut line)
-            .expect("an answer");
-        assert_eq!(line, "half\n");
-        assert!(fs::metadata(database).expect("a database").len() > before + 100_000);
-        assert!(database.with_extension("db-journal").exists());
-        HalfACommit(shell)
-    }
-}
-
-impl Drop for HalfACommit {
-    /// What it wrote is rolled back by whoever comes next.
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Somebody who is stuck in the midst of a commit. Dropped, it is killed, and what it wrote is rolled back by whoever comes next.
+fn half_a_commit(database: &Path) -> Shell {
+    let before = fs::metadata(database).expect("a database").len();
+    let (shell, line) = Shell::after(database, HALF);
+    assert_eq!(line, "half\n");
+    assert!(fs::metadata(database).expect("a database").len() > before + 100_000);
+    assert!(database.with_extension("db-journal").exists());
+    shell
 }
 
 fn history(store: &Store) -> PathBuf {
@@ -87,7 +61,7 @@ fn a_commit_that_somebody_is_stuck_in_keeps_no_job_from_running_and_hides_nothin
     let id = store.json("doctor", &[])["store"]["id"]
         .as_str()
         .map(str::to_owned);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
 
     let ran = with(store.run(&[], "sync", &["sh", "-c", "echo token $JOBLOCK_TOKEN"])).expect(0);
     assert_eq!(ran.out(), "token 3\n", "{ran}");
@@ -144,7 +118,7 @@ fn a_commit_that_somebody_is_stuck_in_keeps_no_job_from_running_and_hides_nothin
 fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "true").expect(0);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     let go = store.file("go");
     let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
     let holder = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
@@ -171,7 +145,7 @@ fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
 fn nobody_else_reads_the_copy_or_puts_another_in_its_place() {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "echo secret").expect(0);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     let (calls, temporary) = (store.file("calls"), store.file("tmp"));
     fs::create_dir(&temporary).expect("a folder");
     let mut strace = store.program("strace");
@@ -203,7 +177,7 @@ fn nobody_else_reads_the_copy_or_puts_another_in_its_place() {
 fn a_run_that_waits_in_the_spool_can_be_asked_for_and_stopped() {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "true").expect(0);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     let other = start(&mut store.run(&[], "other", &["sh", "-c", "echo words; exec sleep 1000"]));
     Holder::of_front(other.process());
     let id = store.rows("other")[0]["run_id"].clone();
@@ -225,7 +199,7 @@ fn a_run_that_waits_in_the_spool_can_be_asked_for_and_stopped() {
 fn what_waited_comes_into_the_history_before_what_was_later() {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "true").expect(0);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     store.sh(&[], "sync", "true").expect(0);
     let go = store.file("go");
     let script = format!("until [ -e {} ]; do sleep 0.02; done; exit 3", go.display());
@@ -255,7 +229,7 @@ fn who_waits_goes_on_when_the_history_is_locked_meanwhile() {
     wait_until("a waiter", || {
         store.json("status", &["sync"])["jobs"][0]["waiting"] == 1
     });
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     fs::write(&go, "").expect("go");
     let held = holder.finish().expect(0);
     assert!(
@@ -280,7 +254,7 @@ fn a_run_whose_end_was_lost_meanwhile_does_not_run_for_ever(
 ) {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "true").expect(0);
-    let stuck = HalfACommit::of(&history(&store));
+    let stuck = half_a_commit(&history(&store));
     let (spool, away) = (store.path().join("spool"), store.file("away"));
     let script = format!(
         "mv {spool} {away} && echo > {spool}",

@@ -3,47 +3,21 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Holder, Kind, Store, finish, start, stays, wait_until};
+use common::{Holder, Kind, Shell, Store, finish, start, stays, wait_until};
 use rstest::rstest;
 
 /// Somebody's sqlite3 shell with a SELECT that has begun and is not finished.
-struct OpenSelect(Child);
-
-impl OpenSelect {
-    #[track_caller]
-    fn on(database: &Path) -> OpenSelect {
-        let mut shell = Command::new("sqlite3")
-            .arg(database)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("sqlite3");
-        let input = shell.stdin.as_mut().expect("its input");
-        input
-            .write_all(b"BEGIN;\nSELECT 'rows', count(*) FROM runs;\n")
-            .expect("a statement");
-        input.flush().expect("a statement");
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().expect("its output"))
-            .read_line(&mut line)
-            .expect("rows");
-        assert!(line.starts_with("rows|"), "{line:?}");
-        OpenSelect(shell)
-    }
-}
-
-impl Drop for OpenSelect {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+#[track_caller]
+fn open_select(database: &Path) -> Shell {
+    let (shell, line) = Shell::after(database, "BEGIN;\nSELECT 'rows', count(*) FROM runs;\n");
+    assert!(line.starts_with("rows|"), "{line:?}");
+    shell
 }
 
 fn options(kind: Kind) -> Vec<&'static str> {
@@ -78,7 +52,7 @@ fn a_select_held_open_for_longer_than_the_fence_kills_no_job(
     let mut run = start(&mut store.run(&options(kind), "read", &["sh", "-c", &script]));
     let job = Holder::of_front(run.process()).guard.children()[0];
     assert_eq!(journal_mode(&database), journal);
-    let select = OpenSelect::on(&database);
+    let select = open_select(&database);
     // F of a lease of two seconds is 0.9 s.
     stays("the job lives", Duration::from_secs(6), || job.lives());
     drop(select);
@@ -98,7 +72,7 @@ fn a_run_that_ends_while_a_select_is_open_ends_with_the_jobs_code_and_its_end_is
     let script = format!("until [ -e {} ]; do sleep 0.02; done; exit 5", go.display());
     let run = start(&mut store.run(&options(kind), "read", &["sh", "-c", &script]));
     Holder::of_front(run.process());
-    let select = OpenSelect::on(&store.path().join("joblock.db"));
+    let select = open_select(&store.path().join("joblock.db"));
     fs::write(&go, "").expect("go");
     run.finish().expect(5);
     drop(select);

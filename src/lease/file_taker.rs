@@ -258,15 +258,7 @@ mod tests {
     const OTHER: FileId = FileId { dev: 1, ino: 3 };
 
     fn row(token: u64) -> Row<()> {
-        Row {
-            token: Token(token),
-            owner: "00ff00ff00ff00ff".parse().expect("a run id"),
-            released: false,
-            seq: 0,
-            ttl: Duration::from_secs(45),
-            granted_on: FILE,
-            holder: (),
-        }
+        row::tests::row(token, false, 0)
     }
 
     #[rstest]

@@ -75,11 +75,11 @@ pub fn may_grant<'a, H>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn row(token: u64, released: bool, seq: u64) -> Row<()> {
+    pub(crate) fn row(token: u64, released: bool, seq: u64) -> Row<()> {
         Row {
             token: Token(token),
             owner: "00ff00ff00ff00ff".parse().expect("a run id"),

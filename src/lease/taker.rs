@@ -199,15 +199,7 @@ mod tests {
     }
 
     fn row(token: u64) -> Row<()> {
-        Row {
-            token: Token(token),
-            owner: "00ff00ff00ff00ff".parse().expect("a run id"),
-            released: false,
-            seq: 0,
-            ttl: TTL,
-            granted_on: FileId { dev: 1, ino: 2 },
-            holder: (),
-        }
+        row::tests::row(token, false, 0)
     }
 
     fn looked(slot_seq: u64, known: Option<Sighting>) -> Looked<()> {

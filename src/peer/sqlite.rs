@@ -11,6 +11,7 @@ use super::link::{Link, Trouble, short};
 use super::trial::Answer;
 use crate::clock::Boot;
 use crate::store::lockfile::file;
+use crate::store::sqlite::path::beside;
 use crate::store::trust;
 
 /// How often each side counts on.
@@ -36,9 +37,7 @@ pub struct SqliteSeen {
 }
 
 fn open(path: &Path) -> Result<Connection, String> {
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-journal");
-    for part in [path, Path::new(&journal)] {
+    for part in [path, &beside(path, "-journal")] {
         trust::check_part(part, false).map_err(|e| short(&e))?;
     }
     connect(path).map_err(|e| short(&e))

@@ -110,18 +110,14 @@ impl Spool {
         file.sync_all()
     }
 
-    /// Spools `record` if the database did not take it, else calls `fold`: this process is through with what matters, and the next
-    /// start need not do it. A record that the database took after all is folded in without harm.
+    /// Spools `record` if the database did not take it. One that the database took after all is folded in without harm.
     pub fn instead(
         &self,
         written: Result<(), StoreError>,
         record: &RunRecord,
         tail: Option<&Tail>,
-        fold: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<Recorded, StoreError> {
         let Err(why) = written else {
-            // what can't be folded in now stays for the next one
-            let _ = fold();
             return Ok(Recorded::Stored);
         };
         match self.write(&Entry::new(record.clone(), tail)) {

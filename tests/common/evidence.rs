@@ -19,11 +19,13 @@ fn root() -> &'static Path {
 }
 
 /// What is measured, as it was when this was asked for first: others may commit while a long program runs.
-fn commit(root: &Path) -> Option<&'static str> {
+fn commit() -> Option<&'static str> {
     static COMMIT: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {
         let mut git = Command::new("git");
-        let head = git.args(["rev-parse", "--short", "HEAD"]).current_dir(root);
+        let head = git
+            .args(["rev-parse", "--short", "HEAD"])
+            .current_dir(root());
         let output = head.output().ok().filter(|o| o.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
@@ -35,7 +37,6 @@ fn commit(root: &Path) -> Option<&'static str> {
 pub struct Record {
     program: String,
     command: String,
-    #[serde(default)]
     commit: Option<String>,
     figures: Vec<(String, Value)>,
 }
@@ -46,7 +47,7 @@ impl Record {
         Record {
             program: program.into(),
             command: command.into(),
-            commit: commit(root()).map(str::to_owned),
+            commit: commit().map(str::to_owned),
             figures: Vec::new(),
         }
     }

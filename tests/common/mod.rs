@@ -14,7 +14,7 @@ pub mod terminal;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -214,6 +214,37 @@ pub fn start(command: &mut Command) -> Running {
 #[track_caller]
 pub fn finish(command: &mut Command) -> Finished {
     start(command).finish()
+}
+
+/// A sqlite3 shell on a database of somebody's, which has done some statements and waits; killed when it is dropped.
+pub struct Shell(Child);
+
+impl Shell {
+    /// One that has done `statements`, which ask for one line; and that line.
+    #[track_caller]
+    pub fn after(database: &Path, statements: &str) -> (Shell, String) {
+        let mut shell = Command::new("sqlite3")
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sqlite3");
+        let input = shell.stdin.as_mut().expect("its input");
+        input.write_all(statements.as_bytes()).expect("statements");
+        input.flush().expect("statements");
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("an answer");
+        (Shell(shell), line)
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Which kind of store.

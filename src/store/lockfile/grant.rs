@@ -381,7 +381,7 @@ impl LockfileGrant {
             lease,
             lost: false,
         };
-        if let Err(error) = inner.spool.instead(written, &grant.record, None, || Ok(())) {
+        if let Err(error) = inner.spool.instead(written, &grant.record, None) {
             // not started, so the lock is given back; if even that fails, the next one sweeps
             let _ = grant.write_slot(grant.lease.seq() + 1, true, true);
             return Err(error);

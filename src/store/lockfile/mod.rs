@@ -331,7 +331,7 @@ impl History for LockfileStore {
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
         let record = outcome.of(record);
         let written = self.inner.write(|tx| rows::upsert(tx, &record));
-        self.inner.spool.instead(written, &record, None, || Ok(()))
+        self.inner.spool.instead(written, &record, None)
     }
 
     fn end_of(
@@ -409,7 +409,7 @@ impl Inner {
 
     fn finish(&self, record: &RunRecord, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
         let written = self.write(|tx| rows::finish(tx, record, tail));
-        self.spool.instead(written, record, tail, || Ok(()))
+        self.spool.instead(written, record, tail)
     }
 
     /// Writes behind what waits in the spool: what was before it stands before it in the history.

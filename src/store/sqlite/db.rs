@@ -8,6 +8,8 @@
 //!
 //! Not guaranteed: that SQLite's locks work on the mount. `doctor` tries them.
 
+mod snapshot;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -20,14 +22,14 @@ use rusqlite::{
     Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
 };
 
-use super::path::{check_file, refuse_wal};
-use super::snapshot::{self, State};
+use super::path::{beside, check_file, refuse_wal};
 use super::{prune, schema};
 use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{self, id_at};
 use crate::store::lockfile::gate::Gate;
 use crate::store::pruning::{Prune, Pruned};
 use crate::store::{Purpose, StoreError, mount, trouble, trust};
+use snapshot::State;
 
 /// How long a step of the database may take, besides the time at the gate.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -36,9 +38,6 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 /// third at the next commit, which begins the log anew: only the process that folded it can know that it may. A run writes
 /// seven frames.
 const FOLD_AT: i64 = 100;
-/// How often somebody who keeps the database locked may come and go while it is to be read.
-const TRIES: u32 = 3;
-
 /// And by SQLite itself at a commit, in frames, should no holder have done it.
 const FOLD_AT_COMMIT: i64 = 1000;
 
@@ -94,9 +93,7 @@ impl Db {
     ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| trouble::from_io(path, &error);
         for end in ["-wal", "-shm", "-journal"] {
-            let mut part = path.as_os_str().to_owned();
-            part.push(end);
-            trust::check_part(Path::new(&part), false)?;
+            trust::check_part(&beside(path, end), false)?;
         }
         if !check_file(path)? {
             let folder = path.parent().unwrap_or(path);
@@ -122,17 +119,7 @@ impl Db {
                 "was replaced while it was opened: start again",
             ));
         };
-        let mut db = Db {
-            path: path.to_owned(),
-            shared: false,
-            uuid: String::new(),
-            conn,
-            id,
-            gate: Gate::at(gate),
-            purpose,
-            has_snapshots: false,
-            snapshot: None,
-        };
+        let mut db = Db::over(conn, path, id, purpose, gate);
         if !db.read_meta()? {
             if purpose != Purpose::Run {
                 return Err(trouble::no_store(path));
@@ -154,37 +141,9 @@ impl Db {
         Ok(db)
     }
 
-    /// Opens the database of a store that can do without writing it, be it that somebody keeps it locked even for readers. Then what it
-    /// held at its last commit is read, as long as that was the last, and each write is a [`StoreError::Timeout`] at once.
-    pub fn open_or_snapshot(
-        path: &Path,
-        purpose: Purpose,
-        gate: PathBuf,
-    ) -> Result<Self, StoreError> {
-        match Self::open(path, Make::Shared, purpose, gate.clone()) {
-            Err(StoreError::Timeout(why)) => Self::of_snapshot(path, purpose, gate, why),
-            opened => opened.map(|db| Db {
-                has_snapshots: true,
-                ..db
-            }),
-        }
-    }
-
-    fn of_snapshot(
-        path: &Path,
-        purpose: Purpose,
-        gate: PathBuf,
-        why: String,
-    ) -> Result<Self, StoreError> {
-        let no_copy = |error: &dyn std::fmt::Display| {
-            StoreError::Timeout(format!(
-                "{why}, as no copy of it can be read either ({error}),"
-            ))
-        };
-        let id = id_at(path).map_err(|e| no_copy(&e))?;
-        let id = id.ok_or_else(|| StoreError::Timeout(why.clone()))?;
-        let (state, conn) = snapshot::take(path).map_err(|e| no_copy(&e))?;
-        let mut db = Db {
+    /// A connection to the database at `path`, or to what is read instead; its meta is not read yet.
+    fn over(conn: Connection, path: &Path, id: FileId, purpose: Purpose, gate: PathBuf) -> Self {
+        Db {
             path: path.to_owned(),
             shared: false,
             uuid: String::new(),
@@ -194,74 +153,6 @@ impl Db {
             purpose,
             has_snapshots: false,
             snapshot: None,
-        };
-        if !db.read_meta()? || !db.shared {
-            return Err(StoreError::Timeout(why));
-        }
-        let missing = db.read(missing)?;
-        let added = missing
-            .iter()
-            .try_for_each(|sql| db.conn.execute_batch(sql));
-        added.map_err(|e| db.broken(&e))?;
-        db.has_snapshots = true;
-        db.snapshot = Some((state, why));
-        Ok(db)
-    }
-
-    /// What holds the database up, if it is not read itself.
-    pub fn held_up(&self) -> Option<&str> {
-        self.snapshot.as_ref().map(|(_, why)| why.as_str())
-    }
-
-    /// Has the database itself again instead of the snapshot, if it can be had now.
-    fn leave_snapshot(&mut self) -> bool {
-        let gate = self.gate.path().to_owned();
-        let opened =
-            Self::open_within(Duration::ZERO, &self.path, Make::Shared, self.purpose, gate);
-        let opened = opened.map(|db| Db {
-            has_snapshots: true,
-            ..db
-        });
-        opened.map(|db| *self = db).is_ok()
-    }
-
-    /// Begins to read what was committed last, be it from a snapshot.
-    fn begin_to_read(&mut self) -> Result<(), StoreError> {
-        for _ in 0..TRIES {
-            let Some(why) = self.cant_be_read()? else {
-                return Ok(());
-            };
-            // no connection may be open to the files that are copied; and what is read instead of them is nothing yet
-            self.conn = Connection::open_in_memory().map_err(|e| self.broken(&e))?;
-            self.snapshot = Some((State::default(), why));
-            let gate = self.gate.path().to_owned();
-            match Self::open_or_snapshot(&self.path, self.purpose, gate) {
-                // they come and go
-                Err(StoreError::Timeout(_)) => {}
-                opened => *self = opened?,
-            }
-        }
-        let why = self.cant_be_read()?;
-        why.map_or(Ok(()), |why| Err(StoreError::Timeout(why)))
-    }
-
-    /// Who keeps it locked, or the snapshot too old; else it is being read now.
-    fn cant_be_read(&self) -> Result<Option<String>, StoreError> {
-        if let Some((state, why)) = &self.snapshot {
-            let is_current = State::of(&self.path).is_ok_and(|now| now == *state);
-            return Ok((!is_current).then(|| why.clone()));
-        }
-        // takes SQLite's lock for all that is read then
-        let begun = self
-            .conn
-            .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1");
-        if begun.is_err() {
-            self.end_reading();
-        }
-        match begun.map_err(|e| self.broken(&e)) {
-            Ok(()) => Ok(None),
-            Err(StoreError::Timeout(why)) => Ok(Some(why)),
-            Err(error) => Err(error),
         }
     }
 
@@ -432,12 +323,6 @@ impl Db {
         read
     }
 
-    fn end_reading(&self) {
-        if !self.conn.is_autocommit() {
-            let _ = self.conn.execute_batch("ROLLBACK");
-        }
-    }
-
     /// Writes: one durable transaction, or nothing at all. An error from the commit itself may still mean that it
     /// happened, unless it is [`StoreError::Timeout`]: whoever gets one must read again or write what can be written twice.
     pub fn write<T>(
@@ -539,7 +424,7 @@ fn in_transaction<T>(
 }
 
 /// A connection to others' file. `limit`: how long a step waits for others.
-pub fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
+fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
     let broken = |error: rusqlite::Error| trouble::from_sql(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -551,7 +436,7 @@ pub fn connect(path: &Path, limit: Duration) -> Result<Connection, StoreError> {
 }
 
 /// Others may have written the schema and every value: neither may do more than hold our rows.
-pub fn distrust(conn: &mut Connection) -> rusqlite::Result<()> {
+fn distrust(conn: &mut Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST)

@@ -183,7 +183,24 @@ impl Inner {
     /// Writes a run's end and frees its lock if it still has it; into the spool if the database can't take it.
     pub fn finish(&self, record: &RunRecord, tail: Option<&Tail>) -> Result<Recorded, StoreError> {
         let written = self.db().write(|tx| rows::finish(tx, record, tail));
-        self.spool.instead(written, record, tail, || self.fold())
+        self.recorded(written, record, tail)
+    }
+
+    /// What could not be written goes into the spool. Else what others left there is folded in: this process is through with what
+    /// matters, and the next start need not do it.
+    pub fn recorded(
+        &self,
+        written: Result<(), StoreError>,
+        record: &RunRecord,
+        tail: Option<&Tail>,
+    ) -> Result<Recorded, StoreError> {
+        let was_written = written.is_ok();
+        let recorded = self.spool.instead(written, record, tail);
+        if was_written {
+            // what can't be folded in now stays for the next one
+            let _ = self.fold();
+        }
+        recorded
     }
 
     /// Folds in what stands in the spool.

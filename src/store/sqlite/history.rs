@@ -12,9 +12,7 @@ impl History for SqliteStore {
     fn attempted(&self, record: &RunRecord, outcome: &Attempted) -> Result<Recorded, StoreError> {
         let record = outcome.of(record);
         let written = self.inner.db().write(|tx| rows::upsert(tx, &record));
-        self.inner
-            .spool
-            .instead(written, &record, None, || self.inner.fold())
+        self.inner.recorded(written, &record, None)
     }
 
     fn end_of(

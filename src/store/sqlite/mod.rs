@@ -17,11 +17,10 @@ pub mod db;
 mod grant;
 mod history;
 pub mod locks;
-mod path;
+pub mod path;
 pub mod prune;
 pub mod rows;
 pub mod schema;
-mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +44,7 @@ use crate::store::{
     trouble, trust,
 };
 use db::{Db, Make};
+use path::beside;
 
 /// The store.
 pub struct SqliteStore {
@@ -62,12 +62,6 @@ struct Inner {
     spool: Spool,
     waiters: Waiters,
     db: Mutex<Db>,
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// All that a store may consist of.

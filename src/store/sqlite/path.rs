@@ -12,6 +12,13 @@ use crate::lease::takeover::FileId;
 use crate::store::lockfile::file::{id_at, id_of};
 use crate::store::{StoreError, trouble, trust};
 
+/// A part of the store at `path`, whose name ends in `suffix`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// The path without links, so that all who name the store otherwise use the same lock files; the file itself may be missing.
 pub fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
     let Some(folder) = path.parent() else {
