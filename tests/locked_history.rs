@@ -28,6 +28,14 @@ fn half_a_commit(database: &Path) -> Shell {
     shell
 }
 
+/// Has sqlite3 do it to the history; what it says.
+#[track_caller]
+fn sql(store: &Store, statements: &str) -> String {
+    let mut sqlite3 = store.program("sqlite3");
+    let done = finish(sqlite3.arg(history(store)).arg(statements)).expect(0);
+    done.out().trim().to_owned()
+}
+
 fn history(store: &Store) -> PathBuf {
     store.path().join("history.db")
 }
@@ -111,6 +119,50 @@ fn a_commit_that_somebody_is_stuck_in_keeps_no_job_from_running_and_hides_nothin
     let ran = store.sh(&again, "sync", "echo ran").expect(0);
     assert_eq!(ran.out(), "ran\n", "the newest run failed: {ran}");
     assert_eq!(store.outcomes("other"), ["succeeded", "not-started"]);
+}
+
+/// A store of an older joblock gets what is new when it can be written; until then its copy has it.
+#[test]
+fn a_history_of_an_older_version_is_read_as_well() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    sql(
+        &store,
+        "ALTER TABLE runs DROP COLUMN unsafe_mount; ALTER TABLE runs DROP COLUMN redacted; DROP TABLE unswept;",
+    );
+    let stuck = half_a_commit(&history(&store));
+    store.sh(&[], "sync", "exit 3").expect(3);
+    assert_eq!(told(&store, "sync"), are(&["succeeded", "failed"]));
+    drop(stuck);
+    store.sh(&[], "sync", "true").expect(0);
+    assert_eq!(
+        told(&store, "sync"),
+        are(&["succeeded", "failed", "succeeded"])
+    );
+}
+
+/// What its log holds is not in the copy: it might tell of less than was committed.
+#[test]
+fn a_history_with_a_write_ahead_log_is_not_copied() {
+    let store = Store::new(Kind::Lockfile);
+    store.sh(&[], "sync", "true").expect(0);
+    // its log is folded in and gone when the last one closes it
+    sql(&store, "PRAGMA journal_mode = wal;");
+    let (stuck, line) = Shell::after(
+        &history(&store),
+        "PRAGMA locking_mode = exclusive; BEGIN EXCLUSIVE; UPDATE runs SET token = 2;\n",
+    );
+    assert_eq!(line, "exclusive\n");
+    // of whose file the lock is, it is only known when it was taken
+    let log = history(&store).with_extension("db-wal");
+    wait_until("its log", || log.exists());
+    let refused = store.sh(&["-n"], "sync", "echo ran").expect(69);
+    assert_eq!(refused.out(), "");
+    assert!(
+        refused.err().contains("the job was not started"),
+        "{refused}"
+    );
+    drop(stuck);
 }
 
 /// What they know of the history is not older than the history.
@@ -276,13 +328,6 @@ fn a_run_whose_end_was_lost_meanwhile_does_not_run_for_ever(
         }
         store.sh(&[], "sync", "true").expect(0);
     }
-    let stands = Command::new("sqlite3")
-        .arg(history(&store))
-        .arg("SELECT outcome FROM runs ORDER BY id")
-        .output()
-        .expect("sqlite3");
-    let stands = String::from_utf8_lossy(&stands.stdout)
-        .trim()
-        .replace('\n', ",");
+    let stands = sql(&store, "SELECT outcome FROM runs ORDER BY id").replace('\n', ",");
     assert_eq!(stands, outcomes);
 }

@@ -1,5 +1,5 @@
-//! The database's format, version 1. The `sqlite:` store uses all of it; `lockfile:` keeps its history in the same
-//! tables and leaves `locks` empty.
+//! The database's format, version 1. `sqlite:` and the history of `lockfile:` are alike; there `locks` only follows the lock files,
+//! so that who finds one lost or replaced knows the newest token and its holder.
 
 /// `application_id` of the file (the letters `JobL`), so that file(1) and we know it.
 pub const APPLICATION_ID: i64 = 0x4a6f_624c;

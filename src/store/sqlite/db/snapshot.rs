@@ -237,3 +237,29 @@ impl Db {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that came later is asked for where the store is on another machine's disk.
+    #[test]
+    fn the_copy_of_an_older_history_has_what_came_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("history.db");
+        let open = || Db::open_or_snapshot(&path, Purpose::Run, dir.path().join("history.gate"));
+        drop(open().unwrap());
+        let stuck = Connection::open(&path).unwrap();
+        stuck
+            .execute_batch("DROP TABLE unswept; BEGIN EXCLUSIVE")
+            .unwrap();
+        let mut db = open().unwrap();
+        assert!(db.held_up().is_some());
+        let unswept = db.read(|conn| {
+            conn.query_one("SELECT count(*) FROM unswept", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        });
+        assert_eq!(unswept.unwrap(), 0);
+    }
+}
