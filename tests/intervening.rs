@@ -234,6 +234,7 @@ fn running(past: &Past, job: &str, command: &[&str]) -> Child {
     let child = past
         .plain(&args)
         .stdin(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
     let begun = Instant::now();
@@ -266,10 +267,16 @@ fn a_real_run_can_be_stopped_and_unlocked_from_elsewhere(#[case] past: Past) {
         "{value}"
     );
 
-    let mut run = running(&past, "mail", &["sleep", "1000"]);
-    let (code, said) = say(&past, &["unlock", "mail", "--reason", "blue is gone"]);
+    let run = running(&past, "mail", &["sleep", "1000"]);
+    let reason = "blue is gone\njoblock: and green";
+    let (code, said) = say(&past, &["unlock", "mail", "--reason", reason]);
     assert_eq!(code, 0, "{said}");
-    assert_eq!(run.wait().expect("it ends").code(), Some(79));
+    let ended = run.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(79));
+    // another one's words are none of joblock's
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("blue is gone\\njoblock: and green"), "{said}");
     let value = past.json(&["show", "mail"]);
     assert_eq!(value["run"]["outcome"], "lost");
     assert!(

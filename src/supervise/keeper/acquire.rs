@@ -5,6 +5,7 @@ use crate::exit;
 use crate::name::LockName;
 use crate::output::Page;
 use crate::output::record::holder as holder_text;
+use crate::output::text::visible;
 use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
 use crate::store::mount::lies;
@@ -92,7 +93,7 @@ impl Keeper<'_> {
         accepted.accepted = lies.into_iter().map(|lie| lie.what).collect();
         let text = format!(
             "the store is not safe, and that is accepted ({}): {listed}",
-            accepted.reason
+            visible(&accepted.reason)
         );
         self.say(Level::Warning, text);
         Ok(())

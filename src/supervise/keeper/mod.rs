@@ -23,6 +23,7 @@ use super::tree::Tree;
 use crate::clock::{Boot, Wall};
 use crate::lease::timing::Timing;
 use crate::name::Token;
+use crate::output::text::visible;
 use crate::plan::{RunPlan, store_url_text};
 use crate::store::pruning::Prune;
 use crate::store::record::{End, RunRecord, Tail};
@@ -307,7 +308,10 @@ impl Holding<'_> {
                     if !self.is_taken_away() {
                         self.keeper.say(
                             Level::Error,
-                            format!("the lock was taken away ({why}): the job is being killed"),
+                            format!(
+                                "the lock was taken away ({}): the job is being killed",
+                                visible(&why)
+                            ),
                         );
                     }
                     self.end_job(Cause::Revoked, why);
