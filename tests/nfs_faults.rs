@@ -14,6 +14,8 @@ mod nfs {
 
 use std::time::{Duration, Instant};
 
+use rstest::rstest;
+
 use common::{Running, wait_until};
 use nfs::lab::{self, Lab};
 use nfs::measured::took;
@@ -597,10 +599,12 @@ fn on_a_version_3_mount_that_does_not_answer_every_command_ends_in_time_too() {
     lab.give_back();
 }
 
-/// A clone of blue, as an image of a disk makes them: with its host name, but its own machine id.
+/// A clone of blue, as an image of a disk makes them: with its host name, but its own machine id, or where machines have none.
 // shows: same-host-name lockfile
-#[test]
-fn a_second_machine_of_the_same_name_is_told_apart_or_refused() {
+#[rstest]
+#[case::with_ids("cat /proc/sys/kernel/random/uuid")]
+#[case::without_ids(":")]
+fn a_second_machine_of_the_same_name_is_told_apart_or_refused(#[case] id: &str) {
     if !lab::full() {
         return;
     }
@@ -608,9 +612,8 @@ fn a_second_machine_of_the_same_name_is_told_apart_or_refused() {
         return;
     };
     let stage = Stage::of(Kind::Lockfile, &lab, "twins");
-    for (host, id) in [("blue", "1"), ("green", "2")] {
-        lab.x(host, &format!("printf '%032d\\n' {id} >/etc/machine-id"))
-            .expect(0);
+    for host in ["blue", "green"] {
+        lab.x(host, &format!("{id} >/etc/machine-id")).expect(0);
     }
     let export = "-t nfs -o vers=4.2,timeo=50,retrans=1 srv:/data /mnt/a";
     lab.x("green", "umount /mnt/a && hostname blue").expect(0);

@@ -2,15 +2,16 @@
 //! mounts. It is seen by who has locks now, before another job is put under such a lock.
 //!
 //! Not guaranteed: that it is seen. A container does not know by which name its machine mounts; copies of one disk image may have the
-//! same machine id, too; and of two that have no job running neither sees the other.
+//! same machine id, too; and of two that have no job running neither sees the other. Where a machine has no machine id, another boot that
+//! gave a sign of life after this machine's own is another machine's, by the wall clocks.
 
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, Locks, StoreError, remote};
-use crate::clock::Wall;
+use super::{Holder, Locks, Place, StoreError, remote};
+use crate::clock::{Boot, Wall};
 
 /// The inode of the first namespace of host names (`PROC_UTS_INIT_INO` of the kernel), which mounts are made in.
 const FIRST_UTS: &str = "uts:[4026531838]";
@@ -20,7 +21,7 @@ const FIRST_UTS: &str = "uts:[4026531838]";
 pub struct NfsClient {
     /// Protocol, host name, and what was set to make it unique.
     pub name: String,
-    /// `/etc/machine-id`.
+    /// `/etc/machine-id`; empty where there is none.
     pub machine: String,
 }
 
@@ -56,23 +57,35 @@ impl NfsClient {
                 "NFSv{version} {} {unique}",
                 host.nodename().to_string_lossy()
             ),
-            machine: line("/etc/machine-id").filter(|id| !id.is_empty())?,
+            machine: line("/etc/machine-id").unwrap_or_default(),
         })
     }
 
-    fn is_twin(&self, other: &NfsClient) -> bool {
-        self.name == other.name && self.machine != other.machine
+    /// Whether it is another machine of our name. `boots`: whether its boot is another one, and when ours was; `last`: when it gave a sign of
+    /// life.
+    fn is_twin(&self, other: &NfsClient, boots: (bool, Wall), last: Wall) -> bool {
+        let is_another = if self.machine.is_empty() || other.machine.is_empty() {
+            let (another_boot, ours) = boots;
+            another_boot && last > ours
+        } else {
+            self.machine != other.machine
+        };
+        self.name == other.name && is_another
     }
 }
 
 /// Another machine of our name that has a lock of this store and gives signs of life: what to do about it.
 pub fn find(locks: &dyn Locks, own: &NfsClient, now: Wall) -> Result<Option<String>, StoreError> {
+    let here = Place::here();
+    let up = Boot::now().since(Boot(0)).as_millis();
+    let booted = Wall(now.0.saturating_sub(i64::try_from(up).unwrap_or(i64::MAX)));
     for lock in locks.locks()? {
         let seen = locks.inspect(&lock)?;
         let Some(holder) = &seen.holder else { continue };
-        if seen.silence(now).is_none()
-            && holder.nfs.as_ref().is_some_and(|other| own.is_twin(other))
-        {
+        let last = seen.heartbeat.unwrap_or(holder.since);
+        let another_boot = here.known_same_boot(&holder.place) == Some(false);
+        let is_twin = |other| own.is_twin(other, (another_boot, booted), last);
+        if seen.silence(now).is_none() && holder.nfs.as_ref().is_some_and(is_twin) {
             return Ok(Some(words(holder, lock.as_str())));
         }
     }
@@ -101,14 +114,25 @@ mod tests {
         }
     }
 
+    const OTHER: (bool, Wall) = (true, Wall(1000));
+
     #[rstest]
-    #[case::itself(client("NFSv4.2 blue ", "1"), false)]
-    #[case::another_name(client("NFSv4.2 green ", "2"), false)]
-    #[case::set_apart(client("NFSv4.2 blue two", "2"), false)]
-    #[case::another_protocol(client("NFSv4.0 blue ", "2"), false)]
-    #[case::twin(client("NFSv4.2 blue ", "2"), true)]
-    fn two_machines_with_one_name(#[case] other: NfsClient, #[case] twin: bool) {
-        assert_eq!(client("NFSv4.2 blue ", "1").is_twin(&other), twin);
+    #[case::itself(client("NFSv4.2 blue ", "1"), OTHER, false)]
+    #[case::another_name(client("NFSv4.2 green ", "2"), OTHER, false)]
+    #[case::set_apart(client("NFSv4.2 blue two", "2"), OTHER, false)]
+    #[case::another_protocol(client("NFSv4.0 blue ", "2"), OTHER, false)]
+    #[case::twin(client("NFSv4.2 blue ", "2"), OTHER, true)]
+    #[case::twin_by_its_id(client("NFSv4.2 blue ", "2"), (false, Wall(3000)), true)]
+    #[case::without_an_id(client("NFSv4.2 blue ", ""), OTHER, true)]
+    #[case::this_boot_without_an_id(client("NFSv4.2 blue ", ""), (false, Wall(1000)), false)]
+    #[case::our_boot_before_this_one(client("NFSv4.2 blue ", ""), (true, Wall(2001)), false)]
+    fn two_machines_with_one_name(
+        #[case] other: NfsClient,
+        #[case] boots: (bool, Wall),
+        #[case] twin: bool,
+    ) {
+        let own = client("NFSv4.2 blue ", "1");
+        assert_eq!(own.is_twin(&other, boots, Wall(2000)), twin);
     }
 
     #[test]
