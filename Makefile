@@ -69,7 +69,7 @@ faults:
 	JOBLOCK_RECORD=1 JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_FAULTS=$(FAULTS) JOBLOCK_PART=$(PART) \
 		cargo test --locked --profile campaign --test faults -- --nocapture
 power:
-	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --test power_loss -- --nocapture
+	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --profile campaign --test power_loss -- --nocapture
 
 # The lease's own code in simulated worlds: SEEDS of them, or one, told line by line: make simulate SEED=7. THREADS: all cores.
 simulate:
