@@ -602,16 +602,19 @@ fn on_a_version_3_mount_that_does_not_answer_every_command_ends_in_time_too() {
 /// A clone of blue, as an image of a disk makes them: with its host name, but its own machine id, or where machines have none.
 // shows: same-host-name lockfile
 #[rstest]
-#[case::with_ids("cat /proc/sys/kernel/random/uuid")]
-#[case::without_ids(":")]
-fn a_second_machine_of_the_same_name_is_told_apart_or_refused(#[case] id: &str) {
+#[case::with_ids("twins", "cat /proc/sys/kernel/random/uuid")]
+#[case::without_ids("bare-twins", ":")]
+fn a_second_machine_of_the_same_name_is_told_apart_or_refused(
+    #[case] name: &str,
+    #[case] id: &str,
+) {
     if !lab::full() {
         return;
     }
     let Some(lab) = lab::borrow(V4) else {
         return;
     };
-    let stage = Stage::of(Kind::Lockfile, &lab, "twins");
+    let stage = Stage::of(Kind::Lockfile, &lab, name);
     for host in ["blue", "green"] {
         lab.x(host, &format!("{id} >/etc/machine-id")).expect(0);
     }

@@ -21,15 +21,19 @@ pub fn is_never_a_write_ahead_log(mount: &str) {
         );
         lab.x(host, &line)
     };
-    let ours = lab.folder("journal");
-    let at_server = "/export/data/journal";
+    // each mount's own
+    let folder = |name: &str| lab.folder(&format!("{name}-{}", mount.replace(',', "-")));
+    let ours = folder("journal");
+    let at_server = |folder: &str| folder.replace(lab::MOUNT, "/export/data");
+    let database = |folder: &str| format!("{}/joblock.db", at_server(folder));
     run("blue", &ours).expect(0);
-    assert_eq!(journal(&lab, &format!("{at_server}/joblock.db")), "1   1");
+    assert_eq!(journal(&lab, &database(&ours)), "1   1");
     // to the server itself the file system is a local one
-    run("srv", at_server).expect(0);
+    run("srv", &at_server(&ours)).expect(0);
     run("green", &ours).expect(0);
-    assert_eq!(journal(&lab, &format!("{at_server}/joblock.db")), "1   1");
-    let files = lab.x("srv", &format!("ls {at_server}")).expect(0).out();
+    assert_eq!(journal(&lab, &database(&ours)), "1   1");
+    let files = lab.x("srv", &format!("ls {}", at_server(&ours)));
+    let files = files.expect(0).out();
     assert!(
         !files.contains("-wal") && !files.contains("-shm"),
         "{files}"
@@ -38,15 +42,18 @@ pub fn is_never_a_write_ahead_log(mount: &str) {
     let told = lab.x("blue", &line).expect(0).out();
     assert_eq!(told.matches("succeeded").count(), 3, "{told}");
 
-    let theirs = lab.folder("wal");
-    run("srv", "/export/data/wal").expect(0);
-    assert_eq!(journal(&lab, "/export/data/wal/joblock.db"), "2   2");
+    let theirs = folder("wal");
+    run("srv", &at_server(&theirs)).expect(0);
+    assert_eq!(journal(&lab, &database(&theirs)), "2   2");
     lab.x("blue", "rm -f /run/started").expect(0);
-    let all = "cd /export/data/wal && ls -ilR --full-time && cat joblock.db* | cksum";
-    let before = lab.x("srv", all).expect(0).out();
+    let all = format!(
+        "cd {} && ls -ilR --full-time && cat joblock.db* | cksum",
+        at_server(&theirs)
+    );
+    let before = lab.x("srv", &all).expect(0).out();
     let refused = run("blue", &theirs).expect(UNUSABLE);
     assert!(refused.out().contains("its journal is WAL"), "{refused}");
     lab.x("blue", "! test -e /run/started").expect(0);
-    assert_eq!(lab.x("srv", all).expect(0).out(), before);
+    assert_eq!(lab.x("srv", &all).expect(0).out(), before);
     lab.give_back();
 }
