@@ -23,6 +23,9 @@ use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
 /// How long a process that was sent SIGKILL may take to be gone before it counts as stuck: K at the default TTL.
 const DEATH: Duration = Duration::from_secs(5);
 
+/// How long front may take to end a job whose guard and keeper are dead, and to have its end recorded, on a machine that is busy.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
 /// What /proc adds to the name of a file that was deleted.
 const DELETED: &str = " (deleted)";
 
@@ -133,7 +136,7 @@ impl Tree {
                 && runs_joblock(three.front.pid)
             {
                 let _ = send(&front, libc::SIGCONT);
-                if !wait_for_death(&front, Boot::now() + DEATH) {
+                if !wait_for_death(&front, Boot::now() + LAST_WORDS) {
                     let _ = send(&front, libc::SIGKILL);
                     wait_for_death(&front, Boot::now() + DEATH);
                 }

@@ -500,8 +500,9 @@ impl Judge<'_> {
         let may_insist = self
             .fault
             .is_some_and(|f| f.point.role == Role::Keeper || f.point.role == Role::Front);
+        let asker = self.done(Who::Asker).cloned();
         self.expect(may_insist || !self.world.insisted, || {
-            "the run did not do what it was asked to".into()
+            format!("the run did not do what it was asked to: {asker:?}")
         });
         if in_asker {
             let right = first.status == Status::Exited(code);
