@@ -599,10 +599,12 @@ fn on_a_version_3_mount_that_does_not_answer_every_command_ends_in_time_too() {
     lab.give_back();
 }
 
-/// A clone of blue, as an image of a disk makes them: with its host name, but its own machine id, or where machines have none.
+/// A clone of blue, as an image of a disk makes them: with its host name, but its own machine id; or with the same; or where machines have
+/// none.
 // shows: same-host-name lockfile
 #[rstest]
 #[case::with_ids("twins", "cat /proc/sys/kernel/random/uuid")]
+#[case::with_one_id("copies", "echo 11111111111111111111111111111111")]
 #[case::without_ids("bare-twins", ":")]
 fn a_second_machine_of_the_same_name_is_told_apart_or_refused(
     #[case] name: &str,

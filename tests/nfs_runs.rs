@@ -18,7 +18,8 @@ use common::evidence::Record;
 use nfs::contention::contend;
 use nfs::lab::full;
 use nfs::server::{
-    Restart, becomes_read_only, forgets, goes_stale, is_full, loses_its_lock_file, restarts,
+    Restart, becomes_read_only, forgets, goes_stale, is_full, loses_its_folder,
+    loses_its_lock_file, restarts,
 };
 use nfs::stage::Kind::{self, Lockfile, Sqlite};
 use rstest::rstest;
@@ -157,4 +158,11 @@ fn a_lock_file_that_is_renamed_on_the_other_machine_is_missed_by_its_holder() {
             loses_its_lock_file(kind, mount, "rm FILE");
         }
     });
+}
+
+// shows: store-folder-replaced lockfile, shared
+#[test]
+fn a_store_s_folder_that_is_replaced_on_the_other_machine_is_missed_by_its_holder() {
+    let all = [(Lockfile, V4), (Sqlite, V4), (Lockfile, V3), (Sqlite, V3)];
+    each(1, &all, loses_its_folder);
 }

@@ -1,9 +1,11 @@
 //! Two machines that an NFSv4 server takes for one: it knows a client by its host name, and drops all locks of the one when the other
 //! mounts. It is seen by who has locks now, before another job is put under such a lock.
 //!
-//! Not guaranteed: that it is seen. A container does not know by which name its machine mounts; copies of one disk image may have the
-//! same machine id, too; and of two that have no job running neither sees the other. Where a machine has no machine id, another boot that
-//! gave a sign of life after this machine's own is another machine's, by the wall clocks.
+//! A machine of our name is another one if it has another machine id. Copies of one disk image have the same, and some have none: there,
+//! another boot that gave a sign of life after this machine's own boot is another machine's, by the wall clocks.
+//!
+//! Not guaranteed: that it is seen. A container does not know by which name its machine mounts, and of two that have no job running
+//! neither sees the other.
 
 use std::fs;
 use std::path::Path;
@@ -64,12 +66,9 @@ impl NfsClient {
     /// Whether it is another machine of our name. `boots`: whether its boot is another one, and when ours was; `last`: when it gave a sign of
     /// life.
     fn is_twin(&self, other: &NfsClient, boots: (bool, Wall), last: Wall) -> bool {
-        let is_another = if self.machine.is_empty() || other.machine.is_empty() {
-            let (another_boot, ours) = boots;
-            another_boot && last > ours
-        } else {
-            self.machine != other.machine
-        };
+        let known = !self.machine.is_empty() && !other.machine.is_empty();
+        let (another_boot, ours) = boots;
+        let is_another = known && self.machine != other.machine || another_boot && last > ours;
         self.name == other.name && is_another
     }
 }
@@ -117,7 +116,9 @@ mod tests {
     const OTHER: (bool, Wall) = (true, Wall(1000));
 
     #[rstest]
-    #[case::itself(client("NFSv4.2 blue ", "1"), OTHER, false)]
+    #[case::itself(client("NFSv4.2 blue ", "1"), (false, Wall(1000)), false)]
+    #[case::itself_before_its_boot(client("NFSv4.2 blue ", "1"), (true, Wall(2001)), false)]
+    #[case::a_copy_with_its_id(client("NFSv4.2 blue ", "1"), OTHER, true)]
     #[case::another_name(client("NFSv4.2 green ", "2"), OTHER, false)]
     #[case::set_apart(client("NFSv4.2 blue two", "2"), OTHER, false)]
     #[case::another_protocol(client("NFSv4.0 blue ", "2"), OTHER, false)]

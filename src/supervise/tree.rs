@@ -123,13 +123,18 @@ impl Tree {
     pub fn end_run(&self, holder: &Holder, lock_file: &Path) -> Cleared {
         let three = holder.processes;
         if self.here.same_pids(&holder.place) {
-            let mut parents = Vec::new();
+            let (mut parents, mut sent) = (Vec::new(), Vec::new());
             for own in [three.guard, three.keeper] {
                 let Ok(pidfd) = open(own) else { continue };
                 if runs_joblock(own.pid) && has_open(own.pid, lock_file) {
                     parents.extend(process::stat(own.pid).map(|stat| stat.parent));
                     let _ = send(&pidfd, libc::SIGKILL);
+                    sent.push(pidfd);
                 }
+            }
+            // one that does not go is seen to be alive below
+            for pidfd in sent {
+                wait_for_death(&pidfd, Boot::now() + DEATH);
             }
             if let Ok(front) = open(three.front)
                 && parents.contains(&three.front.pid)

@@ -204,6 +204,13 @@ pub fn becomes_read_only(kind: Kind, mount: &str) {
         lab.verb("kill", "blue");
         lab.verb("boot", "blue");
     }
+    wait_until("green has forgotten that it may not write", || {
+        let line = format!(
+            "for file in {}/*.db; do : >>$file || exit; done",
+            stage.folder()
+        );
+        lab.x("green", &line).code() == 0
+    });
     another_follows(&stage);
     lab.give_back();
 }
@@ -266,6 +273,38 @@ pub fn goes_stale(kind: Kind, mount: &str) {
     );
     stage.nothing_left("blue", "sync");
     another_follows(&stage);
+    lab.give_back();
+}
+
+/// The store's folder is renamed on the other machine, and a copy put in its place, while the holder's machine has no reason to look at the
+/// folder above it. The copy tells of the holder, so whoever comes there waits.
+pub fn loses_its_folder(kind: Kind, mount: &str) {
+    let remembers = format!("{mount},acdirmin=600,acdirmax=600");
+    let Some(lab) = lab::borrow(&remembers) else {
+        return;
+    };
+    let stage = Stage::of(kind, &lab, &name("folder", kind, mount));
+    let folder = stage.folder();
+    let blue = stage.begin("blue", "sync", 1);
+    let replace = format!("mv {folder} {folder}-away && cp -a {folder}-away {folder}");
+    lab.x("green", &replace).expect(0);
+    let began = Instant::now();
+    let green = stage.run("green", "-w forever", "sync");
+    let told = blue.finish().expect(LOST);
+    assert!(told.out().contains("replaced"), "{told}");
+    took(
+        &format!("{mount} {kind:?}: its folder replaced, the job gone after"),
+        began.elapsed(),
+    );
+    stage.witness.lives("sync", 2, "green");
+    stage.witness.let_end("sync", 2);
+    green.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 2]);
+    // the machine that remembered the other folder comes to this one, too
+    let next = stage.run("blue", "-n", "sync");
+    stage.witness.lives("sync", 3, "blue");
+    stage.witness.let_end("sync", 3);
+    next.finish().expect(0);
     lab.give_back();
 }
 

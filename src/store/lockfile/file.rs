@@ -46,6 +46,32 @@ pub fn id_at(path: &Path) -> io::Result<Option<FileId>> {
     }
 }
 
+/// Has the file server asked for all folders on the way to `path`, from the top: a client goes by what it knows of a folder for up to a
+/// minute, and would not see that one of them, or the file, was renamed on another machine. What `path` names is true from then on.
+///
+/// Not guaranteed: that the folder which is mounted is still where it was; a mount stays with it.
+pub fn look_anew(path: &Path) -> io::Result<()> {
+    let folders: Vec<_> = path.ancestors().skip(1).collect();
+    for folder in folders.into_iter().rev() {
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        match statx(
+            CWD,
+            folder,
+            AtFlags::STATX_FORCE_SYNC,
+            StatxFlags::BASIC_STATS,
+        ) {
+            // what is not there, whoever looks next sees; an old kernel, or a container's filter
+            Ok(_) | Err(Errno::NOENT | Errno::NOSYS | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// The mode of files made in `folder`: for its group too if the folder is meant to be shared by it (setgid and group-writable).
 pub fn mode_in(folder: &Path) -> io::Result<u32> {
     let mode = fs::metadata(folder)?.permissions().mode();
@@ -212,16 +238,10 @@ impl LockFile {
 
     /// Whether the path still names this file. That it may have more names by now (a backup by hard links) harms no holder.
     ///
-    /// A file server is asked: a client goes by what it knows of a folder for up to a minute, and would not see that the file was
-    /// renamed on another machine.
+    /// A file server is asked, see [`look_anew`].
     pub fn is_at_path(&self) -> io::Result<bool> {
         if !self.local {
-            let (flags, mask) = (AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS);
-            match statx(CWD, folder_of(&self.path), flags, mask) {
-                // an old kernel, or a container's filter
-                Ok(_) | Err(Errno::NOSYS | Errno::PERM) => {}
-                Err(error) => return Err(error.into()),
-            }
+            look_anew(&self.path)?;
         }
         Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink > 0)
     }

@@ -63,6 +63,8 @@ pub struct Db {
     pub uuid: String,
     conn: Connection,
     id: FileId,
+    /// A file server has it.
+    far: bool,
     gate: Gate,
     purpose: Purpose,
     /// A snapshot may be read instead, see [`Db::open_or_snapshot`].
@@ -95,6 +97,7 @@ impl Db {
         for end in ["-wal", "-shm", "-journal"] {
             trust::check_part(&beside(path, end), false)?;
         }
+        file::look_anew(path).map_err(broken)?;
         if !check_file(path)? {
             let folder = path.parent().unwrap_or(path);
             if !folder.is_dir() {
@@ -120,6 +123,7 @@ impl Db {
             ));
         };
         let mut db = Db::over(conn, path, id, purpose, gate);
+        db.far = !local;
         if !db.read_meta()? {
             if purpose != Purpose::Run {
                 return Err(trouble::no_store(path));
@@ -149,6 +153,7 @@ impl Db {
             uuid: String::new(),
             conn,
             id,
+            far: false,
             gate: Gate::at(gate),
             purpose,
             has_snapshots: false,
@@ -296,7 +301,7 @@ impl Db {
 
     /// Whether the path still names the file that is open. In WAL a database that was replaced takes commits into the orphan.
     fn check_identity(&self) -> Result<(), StoreError> {
-        match id_at(&self.path) {
+        match named(&self.path, self.far) {
             Ok(Some(id)) if id == self.id => Ok(()),
             Ok(_) => Err(trouble::unusable(
                 &self.path,
@@ -335,7 +340,7 @@ impl Db {
             return Err(StoreError::Timeout(why));
         }
         let turn = self.gate.enter(LIMIT);
-        let identity = id_at(&self.path);
+        let identity = named(&self.path, self.far);
         let result = match identity {
             Ok(Some(id)) if id == self.id => in_transaction(&mut self.conn, f),
             _ => {
@@ -395,6 +400,14 @@ impl Db {
             .map_err(|e| self.broken(&e))?;
         value.map_err(|e| trouble::unusable(&self.path, &e.to_string()))
     }
+}
+
+/// Which file the path names now.
+fn named(path: &Path, far: bool) -> io::Result<Option<FileId>> {
+    if far {
+        file::look_anew(path)?;
+    }
+    id_at(path)
 }
 
 /// What has to be done to have all columns that came after a store was made.
