@@ -348,3 +348,28 @@ fn a_database_that_is_replaced_under_its_holder_does_not_start_a_second_run() {
     let first = first.finish().expect(3);
     assert!(text(&store.file("seen")).is_empty() && first.out().is_empty());
 }
+
+/// Its folder is renamed, and a copy of it put in its place: who has the lock by the copy is told so only when the holder's job is gone.
+// shows: store-folder-replaced local, shared, lockfile
+#[rstest]
+#[case::local(Kind::Local)]
+#[case::shared(Kind::Shared)]
+#[case::lockfile(Kind::Lockfile)]
+fn a_folder_that_is_replaced_by_its_copy_costs_the_holder_its_lock(#[case] kind: Kind) {
+    let store = Store::new(kind);
+    let pid = store.file("pid");
+    let script = format!("echo $$ >{}; exec sleep 1000", pid.display());
+    let short = ["--ttl", "4s"];
+    let holder = start(&mut store.run(&short, "sync", &["sh", "-c", &script]));
+    wait_until("the job runs", || pid.exists());
+    let away = store.file("away");
+    fs::rename(store.path(), &away).expect("renamed");
+    let mut copy = Command::new("cp");
+    finish(copy.arg("-a").arg(&away).arg(store.path())).expect(0);
+    let script = format!("! kill -0 $(cat {})", pid.display());
+    let waits = ["--ttl", "4s", "-w", "1m"];
+    let next = start(&mut store.run(&waits, "sync", &["sh", "-c", &script]));
+    holder.finish().expect(79);
+    next.finish().expect(0);
+    assert_eq!(store.outcomes("sync"), ["lost", "succeeded"]);
+}
