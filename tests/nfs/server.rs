@@ -204,13 +204,9 @@ pub fn becomes_read_only(kind: Kind, mount: &str) {
         lab.verb("kill", "blue");
         lab.verb("boot", "blue");
     }
-    wait_until("green has forgotten that it may not write", || {
-        let line = format!(
-            "for file in {}/*.db; do : >>$file || exit; done",
-            stage.folder()
-        );
-        lab.x("green", &line).code() == 0
-    });
+    // nor does its client ask again whether it may write to a file that did not change, docs/nfs.md
+    lab.x("green", &format!("touch {}/*.db", stage.folder()))
+        .expect(0);
     another_follows(&stage);
     lab.give_back();
 }
