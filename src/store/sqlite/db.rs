@@ -163,7 +163,10 @@ impl Db {
 
     /// Says what `error` means.
     pub fn broken(&self, error: &rusqlite::Error) -> StoreError {
-        trouble::from_sql(&self.path, error)
+        let failed = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+        // what was deleted on another machine can't be read any more: no disk fails
+        let moved = failed.then(|| self.check_identity().err()).flatten();
+        moved.unwrap_or_else(|| trouble::from_sql(&self.path, error))
     }
 
     /// `false`: there is nothing in it yet.
