@@ -230,6 +230,7 @@ impl Past {
             },
             cgroup: None,
             nfs: None,
+            freeing: None,
             processes: Processes {
                 front: process,
                 keeper: process,
