@@ -102,12 +102,9 @@ impl JobStatus {
         let Some((seen, holder)) = self.seen.as_ref().zip(self.holder()) else {
             return headline.into();
         };
-        let mut lines = match self
-            .silent
-            .filter(|_| state == State::Abandoned && self.to_free.is_none())
-        {
+        let mut lines = match self.silent {
             // nobody here knows what became of it
-            Some(silent) => {
+            Some(silent) if state == State::Abandoned && self.to_free.is_none() => {
                 let three = holder.processes;
                 vec![
                     format!(
@@ -120,7 +117,7 @@ impl JobStatus {
                     ),
                 ]
             }
-            None => vec![headline.to_owned()],
+            _ => vec![headline.to_owned()],
         };
         if state == State::Blocked {
             lines.push(format!("lock {} is held by job {}", self.lock, holder.job));
