@@ -17,8 +17,9 @@ use crate::name::{JobName, LockName, Token};
 use crate::output::{Page, say, show};
 use crate::plan::{self, Environment};
 use crate::store::lockfile::file::LockFile;
+use crate::store::mount::Mount;
 use crate::store::record::RunRecord;
-use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store};
+use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store, remote};
 use crate::supervise::aside;
 use crate::supervise::origin;
 use crate::supervise::tree::{Tree, alive_here};
@@ -110,6 +111,11 @@ impl Reading {
     /// The store's database file.
     pub fn database(&self) -> &Path {
         &self.database
+    }
+
+    /// The mount that it lies on, if that is not of a local file system.
+    pub fn mount(&self) -> Option<Mount> {
+        remote::on_the_way(&self.database)
     }
 
     /// A look at it from here.

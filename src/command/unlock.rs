@@ -62,7 +62,7 @@ fn unanswered(reading: &Reading, held: &Held, silent: u64) -> anyhow::Result<u8>
         say("the kernel's lock is free: the next start takes over");
         return Ok(exit::OK);
     }
-    if let Some(way) = holder.way_to_free(reading.database()) {
+    if let Some(way) = holder.way_to_free(reading.mount().as_ref()) {
         say(format_args!("the lock is not free: {way}"));
         return Ok(exit::LOCK_HELD);
     }

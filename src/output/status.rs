@@ -112,7 +112,7 @@ impl JobStatus {
                         silent.as_secs()
                     ),
                     format!(
-                        "stopped, its processes keep the lock: front {}, keeper {}, guard {}",
+                        "if they are stopped, its processes keep it: front {}, keeper {}, guard {}",
                         three.front.pid, three.keeper.pid, three.guard.pid
                     ),
                 ]

@@ -5,13 +5,12 @@
 //!
 //! Not guaranteed: that a silent holder is gone. It may be stopped, or cut off, and have the lock all the same.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::mount::{self, Mount};
-use super::{Holder, Observed, Place, StoreUrl, remote};
+use super::{Holder, Observed, Place, StoreUrl};
 use crate::clock::Wall;
 
 /// A longer source would take the room that others need in a holder.
@@ -59,11 +58,9 @@ fn stays_on(mount: &Mount) -> Option<String> {
     })
 }
 
-/// What to do about a lock on the way to `path` whose holder's machine, `host`, is gone, as far as this machine's mount tells; `None`: it is
-/// freed by itself.
-pub fn way_here(path: &Path, host: &str) -> Option<String> {
-    let source = stays_on(&remote::on_the_way(path)?)?;
-    Some(way(&source, host))
+/// What to do about a lock whose holder's machine, `host`, is gone and has the store by `mount`; `None`: it is freed by itself.
+pub fn way_on(mount: &Mount, host: &str) -> Option<String> {
+    Some(way(&stays_on(mount)?, host))
 }
 
 /// `source` may be another's word, and what is printed here is run by root: what a shell might take for more than a path is not printed.
@@ -81,12 +78,12 @@ fn way(source: &str, host: &str) -> String {
 }
 
 impl Holder {
-    /// How its lock is freed if its machine is gone, where no time does that. `database`: the store's, on this machine.
-    pub fn way_to_free(&self, database: &Path) -> Option<String> {
+    /// How its lock is freed if its machine is gone, where no time does that. `mount`: what this machine has the store by.
+    pub fn way_to_free(&self, mount: Option<&Mount>) -> Option<String> {
         let host = &self.place.host;
         match &self.freeing {
             Some(freeing) => Some(way(freeing.stays_on.as_deref()?, host)),
-            None => way_here(database, host),
+            None => way_on(mount?, host),
         }
     }
 }
@@ -100,14 +97,14 @@ impl Observed {
     }
 
     /// What to do about a lock whose holder is on another machine and silent, if no time frees it, with how long it has been silent.
-    pub fn to_free(&self, here: &Place, database: &Path, now: Wall) -> Option<String> {
+    pub fn to_free(&self, here: &Place, mount: Option<&Mount>, now: Wall) -> Option<String> {
         let silent = self.silence_elsewhere(here, now)?;
         let holder = self.holder.as_ref()?;
         // its kernel would have freed it
         if holder.place.same_boot(here) {
             return None;
         }
-        let way = holder.way_to_free(database)?;
+        let way = holder.way_to_free(mount)?;
         Some(format!(
             "{} has given no sign of life for {} s, and {way}",
             holder.place.host,
@@ -152,6 +149,15 @@ mod tests {
         assert!(Freeing::by(&mount, true).leased);
     }
 
+    #[test]
+    fn a_long_source_does_not_fill_a_holder() {
+        let mut mount = mount("nfs", "rw,vers=3");
+        mount.source = format!("srv:/{}", "a".repeat(4000));
+        let freeing = Freeing::by(&mount, false);
+        let size = serde_json::to_vec(&freeing).expect("JSON").len();
+        assert!(freeing.stays_on.is_some() && size < SOURCE, "{size}");
+    }
+
     fn silent(freeing: Option<Freeing>) -> Observed {
         Observed {
             holder: Some(Holder {
@@ -172,13 +178,14 @@ mod tests {
 
     #[test]
     fn the_holders_mount_tells_how_its_lock_is_freed() {
-        let (here, database) = (Place::here(), Path::new("/here.db"));
-        let to_free = |seen: &Observed| seen.to_free(&here, database, NOW);
-        let said = to_free(&silent(Some(on("srv:/export/data")))).expect("it stays");
+        let (three, four) = (mount("nfs", "rw,vers=3"), mount("nfs4", "rw,vers=4.2"));
+        let seen_by = |mount, seen: &Observed| seen.to_free(&Place::here(), Some(mount), NOW);
+        let stays = silent(Some(on("srv:/srv/jobs")));
+        let said = seen_by(&four, &stays).expect("it stays");
         for part in [
             "blue has given no sign of life for 100 s",
             "boot blue",
-            "on srv: echo /export/data > /proc/fs/nfsd/unlock_filesystem",
+            "on srv: echo /srv/jobs > /proc/fs/nfsd/unlock_filesystem",
         ] {
             assert!(said.contains(part), "{said}");
         }
@@ -186,14 +193,16 @@ mod tests {
             leased: true,
             stays_on: None,
         };
-        assert_eq!(to_free(&silent(Some(leased))), None);
-        // not known of the holder, and this machine has the store on a local file system
-        assert_eq!(to_free(&silent(None)), None);
+        assert_eq!(seen_by(&three, &silent(Some(leased))), None);
+        // an older joblock wrote nothing down
+        let said = seen_by(&three, &silent(None)).expect("as here");
+        assert!(said.contains("on srv: echo /export/data > "), "{said}");
+        assert_eq!(seen_by(&four, &silent(None)), None);
         let lives = Observed {
             heartbeat: Some(ago(1)),
-            ..silent(Some(on("srv:/data")))
+            ..stays
         };
-        assert_eq!(to_free(&lives), None);
+        assert_eq!(seen_by(&three, &lives), None);
     }
 
     #[rstest]

@@ -12,7 +12,8 @@ use crate::store::freeing::Freeing;
 use crate::store::mount::lies;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
-    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open, twin,
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
+    remote, twin,
 };
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
@@ -240,7 +241,8 @@ impl Keeper<'_> {
             .as_ref()
             .map_or(self.plan.job.as_str(), |holder| holder.job.as_str());
         let (here, now) = (&self.holder.place, Wall::now());
-        let to_free = seen.to_free(here, &self.plan.store.database(), now);
+        let mount = remote::on_the_way(&self.plan.store.database());
+        let to_free = seen.to_free(here, mount.as_ref(), now);
         let advice = match (to_free, seen.silence_elsewhere(here, now)) {
             (Some(way), _) => way,
             // who is asked to stop must hear it
