@@ -338,6 +338,40 @@ fn freed_by_itself(lab: &Lab, name: &str) {
     assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
 }
 
+/// As a debugger or the freezer does it: its job dies in time, but the lock stays.
+#[test]
+fn a_keeper_that_is_stopped_keeps_the_lock_and_the_other_machine_is_told_so() {
+    if !lab::full() {
+        return;
+    }
+    let Some(lab) = lab::borrow(&mount_of("4.2")) else {
+        return;
+    };
+    let stage = Stage::of(Kind::Lockfile, &lab, "stopped-lockfile-v4.2");
+    let blue = stage.begin("blue", "sync", 1);
+    let keeper = stage.holder("blue", "sync").keeper;
+    stage.signal("blue", "STOP", keeper);
+    let (code, said) = told(&stage, "unlock sync --reason silent");
+    assert_eq!(code, HELD, "{said}");
+    assert!(said.contains(&format!("keeper {keeper}")), "{said}");
+    stage.run("green", "-n", "sync").finish().expect(HELD);
+    lab.x("green", "date -s '+10 minutes'").expect(0);
+    let (_, status) = told(&stage, "status sync");
+    lab.x("green", "date -s '-10 minutes'").expect(0);
+    assert!(status.contains("silent for"), "{status}");
+    for said in [said, status] {
+        assert!(!said.contains("are gone"), "{said}");
+        assert!(!said.contains("unlock_filesystem"), "{said}");
+    }
+    stage.signal("blue", "CONT", keeper);
+    blue.finish();
+    let next = stage.begin("green", "sync", 2);
+    stage.witness.let_end("sync", 2);
+    next.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
+    lab.give_back();
+}
+
 /// The server learns of the boot.
 fn freed_by_its_boot(lab: &Lab, kind: Kind, name: &str) {
     let stage = powered_off(lab, kind, name);
