@@ -102,7 +102,8 @@ pub enum Verb {
     /// Take a lock away from its holder, whose job is then killed
     ///
     /// The lock is free once the holder's job is dead, or its lease is over: never before. What is
-    /// left, and where, is printed.
+    /// left, and where, is printed. Of a holder that does not answer the kernel's lock is tried: 75 if
+    /// somebody still has it.
     Unlock(UnlockArgs),
     /// Inside a job: tell by the exit code whether the lock is still held
     ///

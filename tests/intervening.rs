@@ -8,6 +8,8 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use joblock::name::Token;
+use joblock::store::freeing::Freeing;
+use joblock::store::lockfile::file::LockFile;
 use joblock::store::record::{End, Outcome};
 use joblock::store::{Grant, Renewal, Request};
 use joblock::supervise::process;
@@ -157,9 +159,143 @@ fn a_holder_that_answers_no_more_is_waited_for_no_longer_than_its_lease() {
         said.contains("no sign of life") && said.contains("joblock unlock sync"),
         "{said}"
     );
+}
+
+const TTL: Duration = Duration::from_secs(2);
+
+fn leased() -> Freeing {
+    Freeing {
+        leased: true,
+        stays_on: None,
+    }
+}
+
+/// By NFSv3; with `?server-lease=`, so that nobody has to wait here.
+fn stays() -> Freeing {
+    Freeing {
+        stays_on: Some("srv:/srv/jobs".into()),
+        ..leased()
+    }
+}
+
+const WAY: &str = "run on srv: echo /srv/jobs > /proc/fs/nfsd/unlock_filesystem";
+
+/// A machine that is gone, and a keeper that is stopped there (by a debugger, by the freezer), are silent alike.
+#[rstest]
+#[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
+fn unlock_says_free_of_a_silent_holder_only_where_the_kernels_lock_can_be_had(#[case] past: Past) {
+    let stopped = past.begin_elsewhere("sync", Some(leased()), TTL);
+    let unlock = ["unlock", "sync", "--reason", "x"];
+    let (code, said) = say(&past, &unlock);
+    assert_eq!(code, 75, "{said}");
+    let pid = process::own().pid;
+    let stopped_there = format!("front {pid}, keeper {pid}, guard {pid}");
+    for part in [
+        &stopped_there,
+        "on blue end these",
+        "a file server frees it",
+    ] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+    assert!(!said.contains("takes over"), "{said}");
+    drop(stopped);
+    let (code, said) = say(&past, &unlock);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("the next start takes over"), "{said}");
+    // it was not kept
+    let file = LockFile::open_or_create(&past.store.lock_file(&"sync".parse().expect("a name")));
+    assert!(file.expect("a lock file").try_lock().expect("flock"));
+}
+
+#[test]
+fn a_lock_that_an_nfs3_server_keeps_is_told_by_its_holders_mount() {
+    let past = Past::lockfile();
+    let grant = past.begin_elsewhere("sync", Some(stays()), TTL);
+    past.grow_silent("sync", 100);
+    let status = past.text(&["status", "sync"]);
+    assert!(status.contains(WAY), "{status}");
+    assert!(!status.contains("takes over"), "{status}");
+    let doctor = past.joblock(&["doctor"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert_eq!(doctor.status.code(), Some(69), "{said}");
+    assert!(said.contains(WAY), "{said}");
+    let (code, said) = say(&past, &["unlock", "sync", "--reason", "x"]);
+    assert_eq!(code, 75, "{said}");
+    assert!(said.contains(WAY), "{said}");
+    // as somebody did there
+    drop(grant);
     let (code, said) = say(&past, &["unlock", "sync", "--reason", "x"]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("its lease is over"), "{said}");
+}
+
+#[rstest]
+#[case::shared(Past::shared())]
+#[case::lockfile(Past::lockfile())]
+fn of_a_silent_holder_elsewhere_nobody_says_that_its_processes_are_gone(#[case] past: Past) {
+    let _stopped = past.begin_elsewhere("sync", Some(leased()), TTL);
+    past.grow_silent("sync", 100);
+    let status = past.text(&["status", "sync"]);
+    assert!(status.contains("silent for 1"), "{status}");
+    assert!(!status.contains("are gone"), "{status}");
+    assert_eq!(past.json(&["status"])["jobs"][0]["state"], "abandoned");
+}
+
+#[rstest]
+#[case::leased(Some(leased()), Some(2.0))]
+#[case::never(Some(Freeing { leased: false, stays_on: None }), None)]
+#[case::as_here(None, None)]
+fn the_lease_of_a_lock_is_its_holders(#[case] freeing: Option<Freeing>, #[case] ttl: Option<f64>) {
+    let past = Past::lockfile();
+    let _grant = past.begin_elsewhere("sync", freeing, TTL);
+    let lock = &past.json(&["status", "sync"])["jobs"][0]["lock"];
+    assert_eq!(lock["ttl_seconds"].as_f64(), ttl, "{lock}");
+}
+
+#[test]
+fn a_start_that_is_refused_hears_whether_the_holder_is_silent() {
+    let past = Past::lockfile();
+    let start = || {
+        let (code, said) = say(&past, &["run", "-v", "-n", "sync", "--", "true"]);
+        assert_eq!(code, 75, "{said}");
+        said
+    };
+    let grant = past.begin_elsewhere("sync", Some(leased()), TTL);
+    let said = start();
+    assert!(said.contains("joblock stop sync"), "{said}");
+    past.grow_silent("sync", 100);
+    let said = start();
+    assert!(
+        said.contains("no sign of life for 10") && said.contains("joblock unlock sync"),
+        "{said}"
+    );
+    assert!(!said.contains("joblock stop"), "{said}");
+    grant
+        .release(&Past::end(&Went::new(Outcome::Succeeded, 1)), None)
+        .expect("the end is written");
+    let _grant = past.begin_elsewhere("sync", Some(stays()), TTL);
+    past.grow_silent("sync", 100);
+    let said = start();
+    assert!(
+        said.contains("no sign of life for 10") && said.contains(WAY),
+        "{said}"
+    );
+    assert!(!said.contains("joblock stop"), "{said}");
+}
+
+#[test]
+fn a_run_writes_down_what_its_machine_has_the_store_by() {
+    let past = Past::lockfile();
+    let mut run = running(&past, "sync", &["sleep", "1000"]);
+    let seen = past.store.inspect(&"sync".parse().expect("a name"));
+    let holder = seen.expect("the store works").holder.expect("it runs");
+    let local = Freeing {
+        leased: false,
+        stays_on: None,
+    };
+    assert_eq!(holder.freeing, Some(local));
+    assert_eq!(say(&past, &["stop", "sync", "--reason", "x"]).0, 0);
+    run.wait().expect("it ends");
 }
 
 /// `joblock assert` as a job calls it: by its environment alone.

@@ -288,6 +288,88 @@ fn a_machine_that_lost_its_power_keeps_an_nfs3_lock_until_somebody_does_what_sta
         freed_as_told(&lab, Kind::Sqlite, "off-sqlite-v3");
     }
     lab.give_back();
+    drop(lab);
+    if !lab::full() {
+        return;
+    }
+    let v4 = mount_of("4.2");
+    // the same export by two versions: it is blue's that tells
+    let Some(lab) = lab::borrow_each([V3, &v4]) else {
+        return;
+    };
+    freed_as_told(&lab, Kind::Lockfile, "off-lockfile-v3-seen-by-v4");
+    lab.give_back();
+    drop(lab);
+    let Some(lab) = lab::borrow_each([&v4, V3]) else {
+        return;
+    };
+    freed_by_itself(&lab, "off-lockfile-v4-seen-by-v3");
+    lab.give_back();
+}
+
+/// Blue has the export by version 4, green by version 3: nothing has to be done on the server.
+fn freed_by_itself(lab: &Lab, name: &str) {
+    let stage = powered_off(lab, Kind::Lockfile, name);
+    let cut = Instant::now();
+    lab.x("green", "date -s '+10 minutes'").expect(0);
+    for (verb, code) in [("status sync", 0), ("doctor", 0)] {
+        let (found, said) = told(&stage, verb);
+        assert_eq!(found, code, "{said}");
+        assert!(!said.contains("unlock_filesystem"), "{said}");
+        assert!(!said.contains("are gone"), "{said}");
+    }
+    let (code, said) = told(&stage, "unlock sync --reason gone");
+    assert!(!said.contains("unlock_filesystem"), "{said}");
+    // the server may take its time after the lease
+    let free = said.contains("the next start takes over");
+    assert_eq!(code, if free { 0 } else { HELD }, "{said}");
+    lab.x("green", "date -s '-10 minutes'").expect(0);
+    let waiter = stage.run("green", "-w forever", "sync");
+    let next = stage.witness.lives("sync", 2, "green");
+    took(
+        &format!("{name}: powered off, the next runs after"),
+        next.began - cut,
+    );
+    stage.witness.let_end("sync", 2);
+    waiter.finish().expect(0);
+    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    lab.verb("boot", "blue");
+    lab.mount("blue");
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
+}
+
+/// As a debugger or the freezer does it: its job dies in time, but the lock stays.
+#[test]
+fn a_keeper_that_is_stopped_keeps_the_lock_and_the_other_machine_is_told_so() {
+    if !lab::full() {
+        return;
+    }
+    let Some(lab) = lab::borrow(&mount_of("4.2")) else {
+        return;
+    };
+    let stage = Stage::of(Kind::Lockfile, &lab, "stopped-lockfile-v4.2");
+    let blue = stage.begin("blue", "sync", 1);
+    let keeper = stage.holder("blue", "sync").keeper;
+    stage.signal("blue", "STOP", keeper);
+    let (code, said) = told(&stage, "unlock sync --reason silent");
+    assert_eq!(code, HELD, "{said}");
+    assert!(said.contains(&format!("keeper {keeper}")), "{said}");
+    stage.run("green", "-n", "sync").finish().expect(HELD);
+    lab.x("green", "date -s '+10 minutes'").expect(0);
+    let (_, status) = told(&stage, "status sync");
+    lab.x("green", "date -s '-10 minutes'").expect(0);
+    assert!(status.contains("silent for"), "{status}");
+    for said in [said, status] {
+        assert!(!said.contains("are gone"), "{said}");
+        assert!(!said.contains("unlock_filesystem"), "{said}");
+    }
+    stage.signal("blue", "CONT", keeper);
+    blue.finish();
+    let next = stage.begin("green", "sync", 2);
+    stage.witness.let_end("sync", 2);
+    next.finish().expect(0);
+    assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
+    lab.give_back();
 }
 
 /// The server learns of the boot.

@@ -16,6 +16,7 @@ use crate::look::{Found, Look};
 use crate::name::{JobName, LockName, Token};
 use crate::output::{Page, say, show};
 use crate::plan::{self, Environment};
+use crate::store::lockfile::file::LockFile;
 use crate::store::mount::Mount;
 use crate::store::record::RunRecord;
 use crate::store::{self, Cleared, Clearing, Holder, Place, Purpose, Request, Store, remote};
@@ -26,6 +27,9 @@ use crate::vigil::{Sight, Vigil};
 
 /// How often somebody who waits for a run's end looks.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often the kernel's lock is asked for before it counts as taken.
+const TRIES: u32 = 5;
 
 /// A store that was opened, and what is known beside it.
 pub struct Reading {
@@ -226,6 +230,21 @@ impl Reading {
                 Sight::Holds => sleep(LOOK),
             }
         }
+    }
+
+    /// Whether the kernel's lock can be had. It is taken for a moment to know that, as nothing else tells on NFS, and asked for a few
+    /// times: a file server takes a moment itself to throw out a machine whose lease is over.
+    pub fn kernel_lock_is_free(&self, lock: &LockName) -> anyhow::Result<bool> {
+        let path = self.store().lock_file(lock);
+        let tried = || format!("can't see whether {} is locked", path.display());
+        let file = LockFile::open_or_create(&path).with_context(tried)?;
+        for _ in 0..TRIES {
+            if file.try_lock().with_context(tried)? {
+                return Ok(true);
+            }
+            sleep(LOOK);
+        }
+        Ok(false)
     }
 
     /// What a run left on this machine: pids and names.

@@ -2,28 +2,14 @@
 
 use super::reading::Reading;
 use crate::store::twin::{self, NfsClient};
-use crate::store::{Finding, Level, Observed, remote};
-
-/// How a lock can be freed that has a silent holder on another machine; `None`: it is no such one, or becomes free by itself.
-pub fn to_free(reading: &Reading, seen: &Observed) -> Option<String> {
-    let holder = seen.holder.as_ref()?;
-    let silent = seen.silence(reading.now)?;
-    if holder.place.same_boot(reading.here()) {
-        return None;
-    }
-    let host = &holder.place.host;
-    let way = remote::to_free_what_stays(&reading.mount()?, host)?;
-    Some(format!(
-        "{host} has given no sign of life for {} s, and {way}",
-        silent.as_secs()
-    ))
-}
+use crate::store::{Finding, Level};
 
 /// Of all locks, and of a machine of the same name, for `doctor`.
 pub fn findings(reading: &Reading) -> Vec<Finding> {
     let locks = reading.store().locks().unwrap_or_default();
     let stays = |lock| {
-        let way = to_free(reading, &reading.store().inspect(&lock).ok()?)?;
+        let seen = reading.store().inspect(&lock).ok()?;
+        let way = seen.to_free(reading.here(), reading.mount().as_ref(), reading.now)?;
         Some(Finding {
             level: Level::Bad,
             what: format!("the lock {lock}"),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::reading::Reading;
-use super::silent;
 use crate::cli::{Global, StatusArgs};
 use crate::exit;
 use crate::look::Look;
@@ -62,9 +61,12 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
     Ok(JobStatus {
         job: job.to_owned(),
         waiting: look.waiting(&name)?,
+        silent: seen
+            .as_ref()
+            .and_then(|seen| seen.silence_elsewhere(reading.here(), reading.now)),
         to_free: seen
             .as_ref()
-            .and_then(|seen| silent::to_free(reading, seen)),
+            .and_then(|seen| seen.to_free(reading.here(), reading.mount().as_ref(), reading.now)),
         seen,
         lock: name.into(),
         last: look.last_run(job)?,

@@ -6,7 +6,7 @@ use super::reading::{Held, Reading};
 use crate::cli::{Global, UnlockArgs};
 use crate::exit;
 use crate::output::{Page, record, say};
-use crate::store::{Cleared, Holder, remote};
+use crate::store::{Cleared, Holder};
 
 /// Runs it.
 pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
@@ -44,32 +44,39 @@ pub fn run(args: &UnlockArgs, global: &Global) -> anyhow::Result<u8> {
             say(format_args!("the lock {} is free", held.lock));
             Ok(exit::OK)
         }
-        Some(silent) => Ok(unanswered(&reading, &held, silent.as_secs())),
+        Some(silent) => unanswered(&reading, &held, silent.as_secs()),
     }
 }
 
-/// The holder does not answer: whether that frees the lock depends on the store.
-fn unanswered(reading: &Reading, held: &Held, silent: u64) -> u8 {
-    let Held { holder, ttl, .. } = held;
+/// The holder does not answer. Where its machine is gone, or only its keeper, the lock can be had; where its processes are merely
+/// stopped, they keep it.
+fn unanswered(reading: &Reading, held: &Held, silent: u64) -> anyhow::Result<u8> {
+    let Held {
+        lock, holder, ttl, ..
+    } = held;
     let (host, three) = (&holder.place.host, holder.processes);
     say(format_args!(
         "{host} has given no sign of life for {silent} s"
     ));
-    if ttl.is_some() {
-        say("its lease is over: the next start takes over");
-        return exit::OK;
+    if reading.kernel_lock_is_free(lock)? {
+        say("the kernel's lock is free: the next start takes over");
+        return Ok(exit::OK);
     }
-    let mount = reading.mount();
-    if let Some(way) = mount.and_then(|mount| remote::to_free_what_stays(&mount, host)) {
+    if let Some(way) = holder.way_to_free(reading.mount().as_ref()) {
         say(format_args!("the lock is not free: {way}"));
-        return exit::LOCK_HELD;
+        return Ok(exit::LOCK_HELD);
     }
+    let if_gone = if ttl.is_some() {
+        format!("if {host} is gone, a file server frees it after its lease; if not, ")
+    } else {
+        String::new()
+    };
     say(format_args!(
-        "on this store the kernel's lock alone decides: if {host} or its container is gone, the lock is free and the next \
-         start takes over. If not, these processes still have it, end them there: front {}, keeper {}, guard {}",
+        "the lock is not free, somebody has the kernel's lock: {if_gone}on {host} end these processes, or let them go on if they are \
+         stopped: front {}, keeper {}, guard {}",
         three.front.pid, three.keeper.pid, three.guard.pid
     ));
-    exit::LOCK_HELD
+    Ok(exit::LOCK_HELD)
 }
 
 /// Ends a run that can't be told to end itself.

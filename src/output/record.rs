@@ -229,6 +229,7 @@ pub(crate) mod tests {
             },
             cgroup: None,
             nfs: None,
+            freeing: None,
             processes: Processes {
                 front: process(7),
                 keeper: process(8),

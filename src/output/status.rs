@@ -1,5 +1,7 @@
 //! `status`: each job's present and last past.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::Page;
@@ -22,6 +24,8 @@ pub struct JobStatus {
     pub seen: Option<Observed>,
     /// How many wait for that lock.
     pub waiting: u32,
+    /// For how long its holder has been silent, if its processes can't be seen from here.
+    pub silent: Option<Duration>,
     /// What to do about it, if its holder's machine is gone and no time frees it.
     pub to_free: Option<String>,
     /// Its newest run; attempts that were refused or skipped are none.
@@ -46,7 +50,7 @@ pub enum State {
     Stopping,
     /// It runs, and its lock was taken away: its guard is about to kill it.
     Revoked,
-    /// The lock names a run of it, whose processes vanished: the next start takes over.
+    /// The lock names a run of it whose processes are gone, or that is elsewhere and silent: the next start takes over, unless they live.
     Abandoned,
     /// Another job has the lock that it needs.
     Blocked,
@@ -98,7 +102,23 @@ impl JobStatus {
         let Some((seen, holder)) = self.seen.as_ref().zip(self.holder()) else {
             return headline.into();
         };
-        let mut lines = vec![headline.to_owned()];
+        let mut lines = match self.silent {
+            // nobody here knows what became of it
+            Some(silent) if state == State::Abandoned && self.to_free.is_none() => {
+                let three = holder.processes;
+                vec![
+                    format!(
+                        "silent for {} s: once the kernel's lock is free, the next start takes over",
+                        silent.as_secs()
+                    ),
+                    format!(
+                        "if they are stopped, its processes keep it: front {}, keeper {}, guard {}",
+                        three.front.pid, three.keeper.pid, three.guard.pid
+                    ),
+                ]
+            }
+            _ => vec![headline.to_owned()],
+        };
         if state == State::Blocked {
             lines.push(format!("lock {} is held by job {}", self.lock, holder.job));
         }
@@ -295,6 +315,7 @@ mod tests {
             job: "sync".into(),
             lock: "sync".into(),
             seen,
+            silent: None,
             to_free: None,
             last,
             last_success: Some(ago(90_000)),
@@ -341,6 +362,24 @@ mod tests {
             assert!(one.contains(part), "{part} is missing:\n{one}");
         }
         assert!(!one.contains("takes over"), "{one}");
+    }
+
+    #[test]
+    fn of_a_silent_holder_elsewhere_is_said_what_is_known() {
+        let mut last = run("sync", 200, Outcome::Abandoned);
+        last.run_id = holder_of("sync").run_id;
+        let silent = JobStatus {
+            silent: Some(Duration::from_secs(83)),
+            ..status(Some(seen()), Some(last))
+        };
+        let said = detail(&page(None), &silent);
+        for part in [
+            "silent for 83 s: once the kernel's lock is free, the next start takes over",
+            "front 7, keeper 8, guard 9",
+        ] {
+            assert!(said.contains(part), "{part} is missing:\n{said}");
+        }
+        assert!(!said.contains("are gone"), "{said}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! be proved and [`open`] refuses the mounts that are known to lie.
 
 pub mod folder;
+pub mod freeing;
 pub mod lockfile;
 pub mod mount;
 mod place;
@@ -62,6 +63,15 @@ impl StoreUrl {
         match self {
             StoreUrl::Sqlite { path, .. } => path.clone(),
             StoreUrl::Lockfile { directory, .. } => directory.join(lockfile::HISTORY),
+        }
+    }
+
+    /// `?server-lease=`.
+    pub fn server_lease(&self) -> Option<Duration> {
+        match self {
+            StoreUrl::Sqlite { server_lease, .. } | StoreUrl::Lockfile { server_lease, .. } => {
+                *server_lease
+            }
         }
     }
 }
@@ -174,6 +184,9 @@ pub struct Holder {
     /// What the NFSv4 server that the store lies on knows its machine by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nfs: Option<twin::NfsClient>,
+    /// What becomes of the lock if its machine is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeing: Option<freeing::Freeing>,
     /// When the lock was taken.
     pub since: Wall,
 }

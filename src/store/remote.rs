@@ -40,23 +40,6 @@ pub fn silent(mount: &Mount) -> String {
     )
 }
 
-/// What to do about a lock whose holder's machine, `host`, is gone, where no time frees it; `None`: it is freed by itself.
-///
-/// NFS version 3 has no leases: its server keeps a lock until the client tells that it was restarted (`sm-notify`), or somebody
-/// frees all locks of a file system.
-pub fn to_free_what_stays(mount: &Mount, host: &str) -> Option<String> {
-    let local = ["nolock", "local_lock=flock", "local_lock=all"];
-    if mount.nfs().is_none_or(|version| version > 3) || local.iter().any(|o| mount.has(o)) {
-        return None;
-    }
-    let (server, export) = mount.source.split_once(":/").unwrap_or(("it", ""));
-    Some(format!(
-        "an NFSv3 server keeps the locks of a machine that is gone, however long: boot {host}, which frees them as it starts (sm-notify); \
-         or, if {host} stays off, run on {server}: echo /{export} > /proc/fs/nfsd/unlock_filesystem \
-         (that frees the locks of all NFSv3 clients on that file system, so let no other job run on it then)"
-    ))
-}
-
 fn walk(path: &Path, remote: impl Fn(&Path) -> Option<Mount>) -> Option<Mount> {
     let mut at = PathBuf::from("/");
     let mut ahead: VecDeque<OsString> = path
@@ -131,30 +114,6 @@ mod tests {
         assert_eq!(point("absolute/store.db"), Some("/mnt/a".into()));
         assert_eq!(point("relative"), Some("/mnt/a".into()));
         assert_eq!(point("loop/x"), None);
-    }
-
-    #[rstest]
-    #[case::v3("nfs", "rw,vers=3,local_lock=none", true)]
-    #[case::v4("nfs4", "rw,vers=4.2,local_lock=none", false)]
-    #[case::v4_by_option("nfs", "rw,vers=4", false)]
-    #[case::locks_that_do_not_reach("nfs", "rw,vers=3,local_lock=flock", false)]
-    #[case::no_locks("nfs", "rw,vers=3,nolock", false)]
-    #[case::another("cifs", "rw,vers=3.0", false)]
-    fn a_dead_clients_lock_stays(#[case] kind: &str, #[case] options: &str, #[case] stays: bool) {
-        let mount = Mount {
-            kind: kind.into(),
-            options: options.into(),
-            source: "srv:/export/data".into(),
-            ..by_table(Path::new("/mnt/a")).unwrap()
-        };
-        let said = to_free_what_stays(&mount, "blue");
-        assert_eq!(said.is_some(), stays, "{said:?}");
-        for part in [
-            "boot blue",
-            "on srv: echo /export/data > /proc/fs/nfsd/unlock_filesystem",
-        ] {
-            assert!(said.iter().all(|said| said.contains(part)), "{said:?}");
-        }
     }
 
     #[test]

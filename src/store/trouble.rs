@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use super::{StoreError, remote};
+use super::{StoreError, freeing, remote};
 
 const FULL: &str = "no space left on its file system: free some, then start again";
 const READ_ONLY: &str =
@@ -96,7 +96,7 @@ pub fn from_sql(path: &Path, error: &rusqlite::Error) -> StoreError {
 fn locked(path: &Path) -> StoreError {
     let shown = path.display();
     let mount = remote::on_the_way(path);
-    let by_the_dead = mount.and_then(|mount| remote::to_free_what_stays(&mount, "it"));
+    let by_the_dead = mount.and_then(|mount| freeing::way_on(&mount, "it"));
     StoreError::Timeout(match by_the_dead {
         None => format!(
             "{shown} is kept locked by another process (a transaction left open in some sqlite3 shell? see lsof or fuser) and"

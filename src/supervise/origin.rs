@@ -60,6 +60,7 @@ pub fn holder(
         processes,
         cgroup: cgroup.map(JobCgroup::path),
         nfs: None,
+        freeing: None,
         since: Wall::now(),
     }
 }

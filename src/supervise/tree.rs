@@ -360,6 +360,7 @@ mod tests {
             },
             cgroup: None,
             nfs: None,
+            freeing: None,
             since: Wall::now(),
         };
         let nowhere = Place {

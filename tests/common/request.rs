@@ -107,6 +107,7 @@ pub fn holder(record: &RunRecord) -> Holder {
         },
         cgroup: None,
         nfs: None,
+        freeing: None,
         since: Wall::now(),
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use joblock::clock::Wall;
 use joblock::name::{JobName, RunId};
 use joblock::plan::parse_store_url;
+use joblock::store::freeing::Freeing;
+use joblock::store::lockfile::{file, slots};
 use joblock::store::record::{Attempted, End, OutOfMemory, Outcome, RunRecord, Tail, Trigger, Who};
 use joblock::store::{
     self, Attempt, Cleared, Clearing, Grant, Holder, LockRequest, Place, ProcessId, Processes,
@@ -230,6 +232,7 @@ impl Past {
             },
             cgroup: None,
             nfs: None,
+            freeing: None,
             processes: Processes {
                 front: process,
                 keeper: process,
@@ -263,9 +266,45 @@ impl Past {
         ttl: Option<Duration>,
     ) -> (RunRecord, Box<dyn Grant>) {
         let record = Self::record(job, went);
+        let holder = Self::holder(&record, process);
+        self.begin_by(record, holder, ttl)
+    }
+
+    /// A run that goes on on another machine, BLUE, which has the store as `freeing` tells.
+    pub fn begin_elsewhere(
+        &self,
+        job: &str,
+        freeing: Option<Freeing>,
+        ttl: Duration,
+    ) -> Box<dyn Grant> {
+        let record = Self::record(job, &Went::new(Outcome::Running, 1_000).on("blue"));
+        let mut holder = Self::holder(&record, process::own());
+        holder.place.boot_id = "another".into();
+        holder.freeing = freeing;
+        self.begin_by(record, holder, Some(ttl)).1
+    }
+
+    /// The last heartbeat of the run that has the lock of `job` was so long ago, by the clock on the wall.
+    pub fn grow_silent(&self, job: &str, seconds: i64) {
+        let path = self.store.lock_file(&job.parse().expect("a name"));
+        let file = file::open(&path, true, false).expect("a lock file");
+        let slot = slots::holders(&file).expect("slots").newest;
+        let mut slot = slot.expect("a holder");
+        slot.seq += 1;
+        slot.at = Wall(Wall::now().0 - seconds * 1_000);
+        let place = slots::Place::Slot(slot.token, slot.seq);
+        slots::write(&file, place, &slot, true).expect("it is written");
+    }
+
+    fn begin_by(
+        &self,
+        record: RunRecord,
+        holder: Holder,
+        ttl: Option<Duration>,
+    ) -> (RunRecord, Box<dyn Grant>) {
         let request = LockRequest {
             lock: record.lock.clone(),
-            holder: Self::holder(&record, process),
+            holder,
             record: record.clone(),
             ttl,
             clearing: &Tidy,
@@ -283,7 +322,7 @@ impl Past {
                 },
                 grant,
             ),
-            Attempt::Held(seen) => panic!("{job} is held: {seen:?}"),
+            Attempt::Held(seen) => panic!("{} is held: {seen:?}", record.lock),
         }
     }
 

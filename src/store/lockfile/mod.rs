@@ -45,8 +45,8 @@ use crate::store::sqlite::db::Db;
 use crate::store::sqlite::locks::{self, LockRow};
 use crate::store::sqlite::{rows, schema};
 use crate::store::{
-    About, Attempt, Finding, History, LockRequest, Locks, Observed, Place, Purpose, Recorded,
-    Request, Store, StoreError, mount, trouble, trust, vanished,
+    About, Attempt, Finding, History, Holder, LockRequest, Locks, Observed, Place, Purpose,
+    Recorded, Request, Store, StoreError, mount, trouble, trust, vanished,
 };
 use file::LockFile;
 use queue::Queued;
@@ -228,14 +228,23 @@ impl Inner {
             ttl: self.lease(),
             ..Observed::nobody()
         };
+        // the holder may have the store by another version of NFS than we
+        let ttl_of = |holder: &Holder, ttl| match &holder.freeing {
+            Some(freeing) => freeing.leased.then_some(ttl),
+            None => self.lease(),
+        };
         if let Some(row) = known.later_row() {
-            observed.holder = (!row.released).then(|| row.holder.clone());
+            if !row.released {
+                observed.ttl = ttl_of(&row.holder, row.ttl);
+                observed.holder = Some(row.holder.clone());
+            }
         } else if let Some(slot) = known.slot {
             observed.seq = slot.seq;
             if !slot.released {
                 observed.revoked = asked.revoke.filter(|r| r.token == slot.token);
                 observed.stopping = asked.stop.filter(|r| r.token == slot.token);
                 observed.heartbeat = Some(slot.at);
+                observed.ttl = ttl_of(&slot.holder, slot.ttl());
                 observed.holder = Some(slot.holder);
             }
         }

@@ -8,10 +8,12 @@ use crate::output::record::holder as holder_text;
 use crate::output::text::visible;
 use crate::plan::{Fresh, Wait};
 use crate::schedule::Zone;
+use crate::store::freeing::Freeing;
 use crate::store::mount::lies;
 use crate::store::record::{Attempted, End, OutOfMemory, Outcome, Query, RunRecord};
 use crate::store::{
-    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open, twin,
+    Attempt, Grant, Holder, LockRequest, Observed, Purpose, Queued, Store, StoreError, open,
+    remote, twin,
 };
 use crate::supervise::messages::{FromKeeper, FrontToKeeper, Level, Received, Word};
 use crate::supervise::{process, tree};
@@ -50,7 +52,10 @@ impl Keeper<'_> {
             )
         });
         let store = match opened {
-            Ok(store) => store,
+            Ok(store) => {
+                self.holder.freeing = Freeing::of(&self.plan.store);
+                store
+            }
             Err(error) => {
                 self.say(
                     Level::Error,
@@ -235,9 +240,21 @@ impl Keeper<'_> {
             .holder
             .as_ref()
             .map_or(self.plan.job.as_str(), |holder| holder.job.as_str());
-        let advice = format!(
-            "wait for it with `-w 1h`, see `joblock status {job}`, or end it with `joblock stop {job} --reason TEXT`"
-        );
+        let (here, now) = (&self.holder.place, Wall::now());
+        let mount = remote::on_the_way(&self.plan.store.database());
+        let to_free = seen.to_free(here, mount.as_ref(), now);
+        let advice = match (to_free, seen.silence_elsewhere(here, now)) {
+            (Some(way), _) => way,
+            // who is asked to stop must hear it
+            (None, Some(silent)) => format!(
+                "it has given no sign of life for {} s: see `joblock status {job}`, or take the lock away with \
+                 `joblock unlock {job} --reason TEXT`",
+                silent.as_secs()
+            ),
+            (None, None) => format!(
+                "wait for it with `-w 1h`, see `joblock status {job}`, or end it with `joblock stop {job} --reason TEXT`"
+            ),
+        };
         let text = format!(
             "not started: the lock {lock} is held by {}; {advice}",
             describe(seen)
