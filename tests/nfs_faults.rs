@@ -339,6 +339,7 @@ fn freed_by_itself(lab: &Lab, name: &str) {
 }
 
 /// As a debugger or the freezer does it: its job dies in time, but the lock stays.
+// shows: stopped-past-ttl lockfile
 #[test]
 fn a_keeper_that_is_stopped_keeps_the_lock_and_the_other_machine_is_told_so() {
     if !lab::full() {
