@@ -371,5 +371,11 @@ fn a_folder_that_is_replaced_by_its_copy_costs_the_holder_its_lock(#[case] kind:
     let next = start(&mut store.run(&waits, "sync", &["sh", "-c", &script]));
     holder.finish().expect(79);
     next.finish().expect(0);
-    assert_eq!(store.outcomes("sync"), ["lost", "succeeded"]);
+    let outcomes = store.outcomes("sync");
+    // which of the two tells of its end first is up to the machine
+    assert!(
+        ["lost", "abandoned"].contains(&&*outcomes[0]),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[1..], ["succeeded"]);
 }
