@@ -10,7 +10,7 @@ use std::process::Command;
 use rstest::rstest;
 use serde_json::Value;
 
-use common::{Holder, Kind, Shell, Store, finish, joblock, start, wait_until};
+use common::{Holder, Kind, Running, Shell, Store, finish, joblock, start, wait_until};
 
 /// Half of a transaction is in the database's file, and the other half in the journal.
 const HALF: &str = "PRAGMA cache_size = 2; BEGIN IMMEDIATE; UPDATE runs SET outcome = 'lost', token = token + 100;
@@ -38,6 +38,17 @@ fn sql(store: &Store, statements: &str) -> String {
 
 fn history(store: &Store) -> PathBuf {
     store.path().join("history.db")
+}
+
+/// A run of `sync` that lasts until the file is there.
+fn waits_for_go(store: &Store, and_then: &str) -> (Running, PathBuf) {
+    let go = store.file("go");
+    let script = format!(
+        "until [ -e {} ]; do sleep 0.02; done{and_then}",
+        go.display()
+    );
+    let run = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    (run, go)
 }
 
 fn spooled(store: &Store) -> usize {
@@ -171,9 +182,7 @@ fn who_began_while_the_history_was_locked_goes_on_with_it_when_it_is_free() {
     let store = Store::new(Kind::Lockfile);
     store.sh(&[], "sync", "true").expect(0);
     let stuck = half_a_commit(&history(&store));
-    let go = store.file("go");
-    let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let holder = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    let (holder, go) = waits_for_go(&store, "");
     wait_until("a begin in the spool", || spooled(&store) == 1);
     let waiter = start(&mut store.run(
         &["-w", "1m"],
@@ -253,9 +262,7 @@ fn what_waited_comes_into_the_history_before_what_was_later() {
     store.sh(&[], "sync", "true").expect(0);
     let stuck = half_a_commit(&history(&store));
     store.sh(&[], "sync", "true").expect(0);
-    let go = store.file("go");
-    let script = format!("until [ -e {} ]; do sleep 0.02; done; exit 3", go.display());
-    let last = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    let (last, go) = waits_for_go(&store, "; exit 3");
     wait_until("its begin in the spool", || spooled(&store) == 3);
     drop(stuck);
     fs::write(&go, "").expect("go");
@@ -272,9 +279,7 @@ fn what_waited_comes_into_the_history_before_what_was_later() {
 #[test]
 fn who_waits_goes_on_when_the_history_is_locked_meanwhile() {
     let store = Store::new(Kind::Lockfile);
-    let go = store.file("go");
-    let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let holder = start(&mut store.run(&[], "sync", &["sh", "-c", &script]));
+    let (holder, go) = waits_for_go(&store, "");
     store.holder("sync");
     let command = ["sh", "-c", "echo token $JOBLOCK_TOKEN"];
     let waiter = start(&mut store.run(&["-w", "1m"], "sync", &command));

@@ -86,9 +86,7 @@ fn cut_off_and_healed(lab: &Lab, kind: Kind, name: &str, lease: Duration) {
     let status = stage.json("blue", "status", "sync");
     assert_eq!(status["jobs"][0]["lock"]["token"], 2, "{status}");
     assert_eq!(status["jobs"][0]["state"], "running", "{status}");
-    stage.witness.let_end("sync", 2);
-    green.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "lost");
+    green_ends(&stage, green, "lost");
     let again = stage.run("blue", "-w forever", "sync");
     stage.witness.lives("sync", 3, "blue");
     stage.witness.let_end("sync", 3);
@@ -259,16 +257,10 @@ fn freed_as_told(lab: &Lab, kind: Kind, name: &str) {
         return;
     }
     let green = stage.run("green", "-w forever", "sync");
-    let next = stage.witness.lives("sync", 2, "green");
-    took(
-        &format!("{name}: unlock_filesystem, the next runs after"),
-        next.began - freed,
-    );
+    green_runs_next(&stage, &format!("{name}: unlock_filesystem"), freed);
     assert!(!told(&stage, "status").1.contains("sign of life"));
     lab.x("green", "date -s '-10 minutes'").expect(0);
-    stage.witness.let_end("sync", 2);
-    green.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    green_ends(&stage, green, "abandoned");
     lab.verb("boot", "blue");
     lab.mount("blue");
     let again = stage.begin("blue", "sync", 3);
@@ -307,6 +299,21 @@ fn a_machine_that_lost_its_power_keeps_an_nfs3_lock_until_somebody_does_what_sta
     lab.give_back();
 }
 
+/// Green, which waits for it, runs next: how long after `since`, when there was `what`.
+fn green_runs_next(stage: &Stage, what: &str, since: Instant) -> Duration {
+    let next = stage.witness.lives("sync", 2, "green");
+    let after = next.began - since;
+    took(&format!("{what}, the next runs after"), after);
+    after
+}
+
+/// That run ends, and the one before it stands in the history as what it came to.
+fn green_ends(stage: &Stage, green: Running, before: &str) {
+    stage.witness.let_end("sync", 2);
+    green.finish().expect(0);
+    assert_eq!(stage.outcome("sync", 1), before);
+}
+
 /// Blue has the export by version 4, green by version 3: nothing has to be done on the server.
 fn freed_by_itself(lab: &Lab, name: &str) {
     let stage = powered_off(lab, Kind::Lockfile, name);
@@ -325,14 +332,8 @@ fn freed_by_itself(lab: &Lab, name: &str) {
     assert_eq!(code, if free { 0 } else { HELD }, "{said}");
     lab.x("green", "date -s '-10 minutes'").expect(0);
     let waiter = stage.run("green", "-w forever", "sync");
-    let next = stage.witness.lives("sync", 2, "green");
-    took(
-        &format!("{name}: powered off, the next runs after"),
-        next.began - cut,
-    );
-    stage.witness.let_end("sync", 2);
-    waiter.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    green_runs_next(&stage, &format!("{name}: powered off"), cut);
+    green_ends(&stage, waiter, "abandoned");
     lab.verb("boot", "blue");
     lab.mount("blue");
     assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
@@ -384,18 +385,12 @@ fn freed_by_its_boot(lab: &Lab, kind: Kind, name: &str) {
     let booting = Instant::now();
     lab.verb("boot", "blue");
     let booted = Instant::now();
-    let next = stage.witness.lives("sync", 2, "green");
-    took(
-        &format!("{name}: powered on, the next runs after"),
-        next.began - booting,
-    );
+    green_runs_next(&stage, &format!("{name}: powered on"), booting);
     took(
         &format!("{name}: of which it took to boot"),
         booted - booting,
     );
-    stage.witness.let_end("sync", 2);
-    green.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    green_ends(&stage, green, "abandoned");
     lab.mount("blue");
     assert_eq!(tokens(&stage.witness.never_two("sync", &[1])), [1, 2]);
 }
@@ -405,19 +400,9 @@ fn freed_by_the_lease(lab: &Lab, kind: Kind, name: &str, lease: Duration) {
     let stage = powered_off(lab, kind, name);
     let cut = Instant::now();
     let waiter = stage.run("green", "-w forever", "sync");
-    let next = stage.witness.lives("sync", 2, "green");
-    took(
-        &format!("{name}: powered off, the next runs after"),
-        next.began - cut,
-    );
-    assert!(
-        next.began <= cut + lease * 2 + SLOW,
-        "{:?}",
-        next.began - cut
-    );
-    stage.witness.let_end("sync", 2);
-    waiter.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "abandoned");
+    let after = green_runs_next(&stage, &format!("{name}: powered off"), cut);
+    assert!(after <= lease * 2 + SLOW, "{after:?}");
+    green_ends(&stage, waiter, "abandoned");
     lab.verb("boot", "blue");
     lab.mount("blue");
     let again = stage.begin("blue", "sync", 3);
@@ -495,14 +480,12 @@ fn once_all_of_a_run_is_killed_a_waiter_on_the_other_machine_runs() {
             )
             .expect(0);
             blue.finish();
-            let next = stage.witness.lives("sync", 2, "green");
-            took(
-                &format!("{name} v{version}: all of it killed, the next runs after"),
-                next.began - killed,
+            green_runs_next(
+                &stage,
+                &format!("{name} v{version}: all of it killed"),
+                killed,
             );
-            stage.witness.let_end("sync", 2);
-            green.finish().expect(0);
-            assert_eq!(stage.outcome("sync", 1), "abandoned");
+            green_ends(&stage, green, "abandoned");
             assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 2]);
         }
         lab.give_back();
@@ -629,15 +612,9 @@ fn on_version_3_a_machine_that_is_cut_off_keeps_lock_and_job() {
     let green = stage.run("green", "-w forever", "sync");
     lab.verb("heal", "blue");
     let healed = Instant::now();
-    let next = stage.witness.lives("sync", 2, "green");
-    took(
-        "v3: cut off, ended, and healed: the next runs after",
-        next.began - healed,
-    );
+    green_runs_next(&stage, "v3: cut off, ended, and healed", healed);
     stage.nothing_left("blue", "sync");
-    stage.witness.let_end("sync", 2);
-    green.finish().expect(0);
-    assert_eq!(stage.outcome("sync", 1), "succeeded");
+    green_ends(&stage, green, "succeeded");
     assert_eq!(tokens(&stage.witness.never_two("sync", &[])), [1, 2]);
     lab.give_back();
 }

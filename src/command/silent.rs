@@ -9,7 +9,7 @@ pub fn findings(reading: &Reading) -> Vec<Finding> {
     let locks = reading.store().locks().unwrap_or_default();
     let stays = |lock| {
         let seen = reading.store().inspect(&lock).ok()?;
-        let way = seen.to_free(reading.here(), reading.mount().as_ref(), reading.now)?;
+        let way = seen.to_free(reading.here(), || reading.mount(), reading.now)?;
         Some(Finding {
             level: Level::Bad,
             what: format!("the lock {lock}"),

@@ -66,7 +66,7 @@ fn status(reading: &Reading, look: &Look<'_>, job: &str) -> anyhow::Result<JobSt
             .and_then(|seen| seen.silence_elsewhere(reading.here(), reading.now)),
         to_free: seen
             .as_ref()
-            .and_then(|seen| seen.to_free(reading.here(), reading.mount().as_ref(), reading.now)),
+            .and_then(|seen| seen.to_free(reading.here(), || reading.mount(), reading.now)),
         seen,
         lock: name.into(),
         last: look.last_run(job)?,

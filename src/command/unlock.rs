@@ -54,7 +54,7 @@ fn unanswered(reading: &Reading, held: &Held, silent: u64) -> anyhow::Result<u8>
     let Held {
         lock, holder, ttl, ..
     } = held;
-    let (host, three) = (&holder.place.host, holder.processes);
+    let host = &holder.place.host;
     say(format_args!(
         "{host} has given no sign of life for {silent} s"
     ));
@@ -62,7 +62,7 @@ fn unanswered(reading: &Reading, held: &Held, silent: u64) -> anyhow::Result<u8>
         say("the kernel's lock is free: the next start takes over");
         return Ok(exit::OK);
     }
-    if let Some(way) = holder.way_to_free(reading.mount().as_ref()) {
+    if let Some(way) = holder.way_to_free(|| reading.mount()) {
         say(format_args!("the lock is not free: {way}"));
         return Ok(exit::LOCK_HELD);
     }
@@ -73,8 +73,8 @@ fn unanswered(reading: &Reading, held: &Held, silent: u64) -> anyhow::Result<u8>
     };
     say(format_args!(
         "the lock is not free, somebody has the kernel's lock: {if_gone}on {host} end these processes, or let them go on if they are \
-         stopped: front {}, keeper {}, guard {}",
-        three.front.pid, three.keeper.pid, three.guard.pid
+         stopped: {}",
+        holder.processes
     ));
     Ok(exit::LOCK_HELD)
 }

@@ -105,15 +105,14 @@ impl JobStatus {
         let mut lines = match self.silent {
             // nobody here knows what became of it
             Some(silent) if state == State::Abandoned && self.to_free.is_none() => {
-                let three = holder.processes;
                 vec![
                     format!(
                         "silent for {} s: once the kernel's lock is free, the next start takes over",
                         silent.as_secs()
                     ),
                     format!(
-                        "if they are stopped, its processes keep it: front {}, keeper {}, guard {}",
-                        three.front.pid, three.keeper.pid, three.guard.pid
+                        "if they are stopped, its processes keep it: {}",
+                        holder.processes
                     ),
                 ]
             }

@@ -104,8 +104,7 @@ fn cut(text: &str) -> String {
 pub fn here(url: &StoreUrl, folder: &Path, store: Result<&About, &str>) -> Side {
     let place = Place::here();
     let local = mount::is_local_at(folder).unwrap_or(false);
-    let (StoreUrl::Lockfile { server_lease, .. } | StoreUrl::Sqlite { server_lease, .. }) = url;
-    let lease = mount::lease::behind(folder, *server_lease).filter(|_| !local);
+    let lease = mount::lease::behind(folder, url.server_lease()).filter(|_| !local);
     let seen = mount::of(folder).map(|m| MountSide {
         server_lease_seconds: lease.map(|lease| lease.length.as_secs()),
         source: cut(&m.source),

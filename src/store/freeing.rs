@@ -78,12 +78,12 @@ fn way(source: &str, host: &str) -> String {
 }
 
 impl Holder {
-    /// How its lock is freed if its machine is gone, where no time does that. `mount`: what this machine has the store by.
-    pub fn way_to_free(&self, mount: Option<&Mount>) -> Option<String> {
+    /// How its lock is freed if its machine is gone, where no time does that. `mount`: finds out what this machine has the store by.
+    pub fn way_to_free(&self, mount: impl FnOnce() -> Option<Mount>) -> Option<String> {
         let host = &self.place.host;
         match &self.freeing {
             Some(freeing) => Some(way(freeing.stays_on.as_deref()?, host)),
-            None => way_on(mount?, host),
+            None => way_on(&mount()?, host),
         }
     }
 }
@@ -97,7 +97,12 @@ impl Observed {
     }
 
     /// What to do about a lock whose holder is on another machine and silent, if no time frees it, with how long it has been silent.
-    pub fn to_free(&self, here: &Place, mount: Option<&Mount>, now: Wall) -> Option<String> {
+    pub fn to_free(
+        &self,
+        here: &Place,
+        mount: impl FnOnce() -> Option<Mount>,
+        now: Wall,
+    ) -> Option<String> {
         let silent = self.silence_elsewhere(here, now)?;
         let holder = self.holder.as_ref()?;
         // its kernel would have freed it
@@ -179,7 +184,9 @@ mod tests {
     #[test]
     fn the_holders_mount_tells_how_its_lock_is_freed() {
         let (three, four) = (mount("nfs", "rw,vers=3"), mount("nfs4", "rw,vers=4.2"));
-        let seen_by = |mount, seen: &Observed| seen.to_free(&Place::here(), Some(mount), NOW);
+        let seen_by = |mount: &Mount, seen: &Observed| {
+            seen.to_free(&Place::here(), || Some(mount.clone()), NOW)
+        };
         let stays = silent(Some(on("srv:/srv/jobs")));
         let said = seen_by(&four, &stays).expect("it stays");
         for part in [

@@ -1,7 +1,7 @@
 //! Where a process stands: which boot, which clock, which pids.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,21 @@ pub struct Processes {
     pub keeper: ProcessId,
     /// The parent of the job.
     pub guard: ProcessId,
+}
+
+impl fmt::Display for Processes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Processes {
+            front,
+            keeper,
+            guard,
+        } = self;
+        write!(
+            f,
+            "front {}, keeper {}, guard {}",
+            front.pid, keeper.pid, guard.pid
+        )
+    }
 }
 
 /// Which clock, which pids: what must be equal before two processes' numbers may be compared.

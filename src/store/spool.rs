@@ -209,10 +209,15 @@ impl Spool {
 
     /// The output of a run.
     pub fn tail(&self, run: &RunId) -> Option<Tail> {
+        let run = run.as_str().as_bytes();
+        let is_own = |path: &PathBuf| {
+            let name = path.file_name();
+            name.is_some_and(|name| name.as_encoded_bytes().starts_with(run))
+        };
         let files = self.files().into_iter().map(|(path, _)| path);
-        let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
-        let mut own = files.filter(|path| name(path).is_some_and(|n| n.starts_with(run.as_str())));
-        own.find_map(|path| read::<Entry>(&path)?.tail())
+        files
+            .filter(is_own)
+            .find_map(|path| read::<Entry>(&path)?.tail())
     }
 }
 

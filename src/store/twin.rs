@@ -80,8 +80,9 @@ pub fn find(locks: &dyn Locks, own: &NfsClient, now: Wall) -> Result<Option<Stri
     let booted = Wall(now.0.saturating_sub(i64::try_from(up).unwrap_or(i64::MAX)));
     for lock in locks.locks()? {
         let seen = locks.inspect(&lock)?;
-        let Some(holder) = &seen.holder else { continue };
-        let last = seen.heartbeat.unwrap_or(holder.since);
+        let Some((holder, last)) = seen.holder.as_ref().zip(seen.last_sign()) else {
+            continue;
+        };
         let another_boot = here.known_same_boot(&holder.place) == Some(false);
         let is_twin = |other| own.is_twin(other, (another_boot, booted), last);
         if seen.silence(now).is_none() && holder.nfs.as_ref().is_some_and(is_twin) {

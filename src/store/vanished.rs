@@ -17,10 +17,16 @@ use super::{Observed, Place, StoreError};
 const GRACE: Duration = Duration::from_secs(15);
 
 impl Observed {
+    /// When the holder gave its last sign of life, by its clock on the wall.
+    pub fn last_sign(&self) -> Option<Wall> {
+        let holder = self.holder.as_ref()?;
+        Some(self.heartbeat.unwrap_or(holder.since))
+    }
+
     /// For how long the holder has given no sign of life, if that is longer than a lease can explain. By the wall clocks of two machines: it
     /// is for people, and no lock is given away by it.
     pub fn silence(&self, now: Wall) -> Option<Duration> {
-        let last = self.heartbeat.unwrap_or(self.holder.as_ref()?.since);
+        let last = self.last_sign()?;
         let patience = self.ttl.unwrap_or(Timing::DEFAULT) + GRACE;
         now.since(last).filter(|silent| *silent > patience)
     }

@@ -53,11 +53,6 @@ pub fn id_at(path: &Path) -> io::Result<Option<FileId>> {
 pub fn look_anew(path: &Path) -> io::Result<()> {
     let folders: Vec<_> = path.ancestors().skip(1).collect();
     for folder in folders.into_iter().rev() {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
         match statx(
             CWD,
             folder,
@@ -70,6 +65,14 @@ pub fn look_anew(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Which file `path` names now; `far`: a file server has it, and is asked, see [`look_anew`].
+pub fn named(path: &Path, far: bool) -> io::Result<Option<FileId>> {
+    if far {
+        look_anew(path)?;
+    }
+    id_at(path)
 }
 
 /// The mode of files made in `folder`: for its group too if the folder is meant to be shared by it (setgid and group-writable).
@@ -238,12 +241,10 @@ impl LockFile {
 
     /// Whether the path still names this file. That it may have more names by now (a backup by hard links) harms no holder.
     ///
-    /// A file server is asked, see [`look_anew`].
+    /// A file server is asked, see [`named`].
     pub fn is_at_path(&self) -> io::Result<bool> {
-        if !self.local {
-            look_anew(&self.path)?;
-        }
-        Ok(id_at(&self.path)? == Some(self.id) && rustix::fs::fstat(&self.file)?.st_nlink > 0)
+        Ok(named(&self.path, !self.local)? == Some(self.id)
+            && rustix::fs::fstat(&self.file)?.st_nlink > 0)
     }
 
     /// A second descriptor on the same file for reading and writing blocks, which nobody inherits; `None` if the path

@@ -5,12 +5,11 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-use rustix::io::FdFlags;
 
 use super::file::LockFile;
 use crate::clock::Boot;
@@ -80,16 +79,16 @@ fn try_locks(path: &Path, posix: bool, findings: &mut Vec<Finding>) -> io::Resul
     }
     findings.push(proof(SECOND_FILE, !is_free()?));
 
-    // another program that has it by inheritance, and nobody else
-    rustix::io::fcntl_setfd(&ours, FdFlags::empty())?;
+    // Another program that has it by inheritance, and nobody else: what another thread starts meanwhile would inherit any descriptor
+    // that is not closed on exec, so it is handed over as standard input.
+    let inherited = ours.as_fd().try_clone_to_owned()?;
+    drop(ours);
     let child = Command::new("sleep")
         .arg("60")
-        .stdin(Stdio::null())
+        .stdin(inherited)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    rustix::io::fcntl_setfd(&ours, FdFlags::CLOEXEC)?;
-    drop(ours);
     match child {
         Ok(mut child) => {
             let kept = !is_free()?;
@@ -147,4 +146,33 @@ pub fn posix_excludes(path: &Path) -> io::Result<bool> {
         rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
     })?;
     Ok(status.is_some_and(|(_, status)| status.exit_status() == Some(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_another_thread_starts_meanwhile_keeps_no_lock() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut started = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    started.push(Command::new("sleep").arg("600").spawn().expect("sleep"));
+                }
+                for mut child in started {
+                    child.kill().expect("kill");
+                    child.wait().expect("wait");
+                }
+            });
+            let mut findings = (0..100).flat_map(|_| locks(dir.path(), false));
+            let bad = findings.find(|finding| finding.level != Level::Ok);
+            over.store(true, Ordering::Relaxed);
+            other.join().expect("the other thread");
+            assert_eq!(bad.map(|bad| bad.what), None);
+        });
+    }
 }

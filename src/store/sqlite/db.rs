@@ -25,7 +25,7 @@ use rusqlite::{
 use super::path::{beside, check_file, refuse_wal};
 use super::{prune, schema};
 use crate::lease::takeover::FileId;
-use crate::store::lockfile::file::{self, id_at};
+use crate::store::lockfile::file::{self, id_at, named};
 use crate::store::lockfile::gate::Gate;
 use crate::store::pruning::{Prune, Pruned};
 use crate::store::{Purpose, StoreError, mount, trouble, trust};
@@ -403,14 +403,6 @@ impl Db {
             .map_err(|e| self.broken(&e))?;
         value.map_err(|e| trouble::unusable(&self.path, &e.to_string()))
     }
-}
-
-/// Which file the path names now.
-fn named(path: &Path, far: bool) -> io::Result<Option<FileId>> {
-    if far {
-        file::look_anew(path)?;
-    }
-    id_at(path)
 }
 
 /// What has to be done to have all columns that came after a store was made.

@@ -194,13 +194,12 @@ impl Inner {
         record: &RunRecord,
         tail: Option<&Tail>,
     ) -> Result<Recorded, StoreError> {
-        let was_written = written.is_ok();
-        let recorded = self.spool.instead(written, record, tail);
-        if was_written {
+        let recorded = self.spool.instead(written, record, tail)?;
+        if matches!(recorded, Recorded::Stored) {
             // what can't be folded in now stays for the next one
             let _ = self.fold();
         }
-        recorded
+        Ok(recorded)
     }
 
     /// Folds in what stands in the spool.

@@ -241,8 +241,8 @@ impl Keeper<'_> {
             .as_ref()
             .map_or(self.plan.job.as_str(), |holder| holder.job.as_str());
         let (here, now) = (&self.holder.place, Wall::now());
-        let mount = remote::on_the_way(&self.plan.store.database());
-        let to_free = seen.to_free(here, mount.as_ref(), now);
+        let mount = || remote::on_the_way(&self.plan.store.database());
+        let to_free = seen.to_free(here, mount, now);
         let advice = match (to_free, seen.silence_elsewhere(here, now)) {
             (Some(way), _) => way,
             // who is asked to stop must hear it
