@@ -50,6 +50,8 @@ if [ "$passed" -eq 0 ]; then
     echo 'tests: none ran' >&2
     status=1
 fi
+# once more, each in a few lines: they stand far above, between what passed
+awk '/^---- .* stdout ----$/ { left = 12; print "" } left-- > 0' "$log"
 echo
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$status" -eq 0 ]

@@ -15,6 +15,7 @@ pub mod terminal;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -304,8 +305,8 @@ impl Store {
         self.folder.path().join(name)
     }
 
-    /// Adds the test's mark, takes away what the tests' own surroundings might say to joblock, closes standard
-    /// input and reads the output.
+    /// Adds the test's mark, takes away what the tests' own surroundings might say to joblock (a shell ignores SIGINT for what it
+    /// runs in the background), closes standard input and reads the output.
     pub fn prepare(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"JOBLOCK_") {
@@ -317,6 +318,15 @@ impl Store {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // SAFETY: signal(2) is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
     }
 
     /// Any program, with the test's mark.
