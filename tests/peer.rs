@@ -13,9 +13,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+use joblock::store::Level;
+use joblock::store::lockfile::probe;
 use rstest::rstest;
 use rustix::mount::MountPropagationFlags;
 use serde_json::Value;
@@ -449,4 +452,29 @@ fn a_mount_that_does_not_answer_hangs_no_doctor() {
         level == "bad" && detail.contains("does not answer"),
         "{detail}"
     );
+}
+
+/// What is forked beside it has the trial's lock until it executes its program, and not longer. Not beside tests that look at locks of this
+/// process's own.
+#[test]
+fn what_another_thread_starts_meanwhile_keeps_no_lock_that_doctor_tries() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut started = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                started.push(Command::new("sleep").arg("600").spawn().expect("sleep"));
+            }
+            for mut child in started {
+                child.kill().expect("kill");
+                child.wait().expect("wait");
+            }
+        });
+        let mut findings = (0..100).flat_map(|_| probe::locks(dir.path(), false));
+        let bad = findings.find(|finding| finding.level != Level::Ok);
+        over.store(true, Ordering::Relaxed);
+        other.join().expect("the other thread");
+        assert_eq!(bad.map(|bad| bad.what), None);
+    });
 }

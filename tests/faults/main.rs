@@ -15,6 +15,7 @@ mod evidence;
 #[path = "../common/random.rs"]
 mod random;
 
+mod apart;
 mod calls;
 mod play;
 mod verdict;
@@ -26,6 +27,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use apart::apart;
 use calls::{Kind, Target};
 use evidence::Record;
 use play::{Done, Fault, Kept, Point, Scenario, Who, World, play};
@@ -332,7 +334,7 @@ fn play_all(
     let begun = Instant::now();
     std::thread::scope(|s| {
         for _ in 0..workers {
-            s.spawn(|| {
+            let worker = || {
                 while limit.is_none_or(|limit| begun.elapsed() < limit)
                     && let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed))
                 {
@@ -359,7 +361,8 @@ fn play_all(
                         tally.wrong.entry(what).or_default().push(case.to_string());
                     }
                 }
-            });
+            };
+            s.spawn(move || apart(worker));
         }
     });
     tally.into_inner().expect("no panic")
@@ -375,6 +378,10 @@ type Change = fn(&mut World);
 /// The judge can find something: after a run without a fault, each of these is a violation.
 #[test]
 fn the_judge_notices_what_is_wrong() {
+    apart(notices_what_is_wrong);
+}
+
+fn notices_what_is_wrong() {
     let templates = Templates::make();
     for kept in Kept::ALL {
         let played = || {
@@ -440,9 +447,12 @@ fn the_judge_notices_what_is_wrong() {
 // shows: guard-killed local, shared, lockfile
 #[test]
 fn every_system_call_may_fail() {
-    let templates = Templates::make();
+    let (templates, (cases, calls)) = apart(|| {
+        let templates = Templates::make();
+        let cases = cases(&templates);
+        (templates, cases)
+    });
     let seed = Random::seed();
-    let (cases, calls) = cases(&templates);
     let all = cases.len();
     let cases = in_rounds(part(cases), &mut Random(seed));
     let asked = std::env::var("JOBLOCK_FAULTS");

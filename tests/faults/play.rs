@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::apart::with_its_proc;
 use crate::calls::{self, Kind, Seen};
 use crate::tracer::{Act, Call, Event, Role, Status, Tracees, Watch, follow, joblock};
 
@@ -437,6 +438,7 @@ impl World {
             .stdin(std::process::Stdio::null())
             .stdout(file("out"))
             .stderr(file("err"));
+        with_its_proc(&mut command);
         command
     }
 

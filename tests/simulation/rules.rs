@@ -217,6 +217,7 @@ impl World {
             || self.excused_by_a_forgetful_server(old)
             || self.runs[new].token == self.runs[old].token
                 && self.excused_by_a_forgetful_server(new)
+            || self.granted_what_was_forgotten(new)
         {
             return;
         }
@@ -280,6 +281,15 @@ impl World {
                 || self.store.slow_until > replaced)
     }
 
+    /// The server forgot its lock before it was granted, and its client will never know: a write that was under way then lands in the midst
+    /// of what comes after, and a keeper that was stopped goes on, over whomever the server gave the lock to meanwhile.
+    fn granted_what_was_forgotten(&self, run: usize) -> bool {
+        let forgotten = self.runs[run].lock.and_then(|lock| lock.forgotten);
+        let granted = self.runs[run].watch.granted_at;
+        self.profile.kind == Kind::FileForGood
+            && forgotten.is_some_and(|forgotten| granted.is_none_or(|at| at > forgotten))
+    }
+
     /// The server forgot its lock, and no heartbeat of its keeper's could show others that it lives.
     fn excused_by_a_forgetful_server(&self, run: usize) -> bool {
         let Some(forgotten) = self.runs[run].lock.and_then(|lock| lock.forgotten) else {
@@ -287,10 +297,7 @@ impl World {
         };
         let keeper = self.runs[run].processes[Role::Keeper as usize];
         let host = &self.hosts[self.runs[run].place.host];
-        // a write that was under way then lands in the midst of what comes after
-        let granted = self.runs[run].watch.granted_at;
-        let for_good = self.profile.kind == Kind::FileForGood;
-        for_good && granted.is_none_or(|at| at > forgotten)
+        self.granted_what_was_forgotten(run)
             || !keeper.alive
             || keeper.stopped
             || keeper.able_since > forgotten

@@ -147,32 +147,3 @@ pub fn posix_excludes(path: &Path) -> io::Result<bool> {
     })?;
     Ok(status.is_some_and(|(_, status)| status.exit_status() == Some(0)))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    #[test]
-    fn what_another_thread_starts_meanwhile_keeps_no_lock() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                let mut started = Vec::new();
-                while !over.load(Ordering::Relaxed) {
-                    started.push(Command::new("sleep").arg("600").spawn().expect("sleep"));
-                }
-                for mut child in started {
-                    child.kill().expect("kill");
-                    child.wait().expect("wait");
-                }
-            });
-            let mut findings = (0..100).flat_map(|_| locks(dir.path(), false));
-            let bad = findings.find(|finding| finding.level != Level::Ok);
-            over.store(true, Ordering::Relaxed);
-            other.join().expect("the other thread");
-            assert_eq!(bad.map(|bad| bad.what), None);
-        });
-    }
-}
