@@ -109,10 +109,9 @@ pub enum FromGuard {
 pub enum FrontToKeeper {
     /// Interrupted while it waited for the lock.
     Cancel,
-    /// All output was read; the tail is complete.
-    Drained,
-    /// Guard is gone, and front has ended the tree.
-    TreeGone(Ended),
+    /// The tree is gone, by the guard's word or by front's own doing, and all output was read; the tail is complete. The guard may have been
+    /// killed before it told the keeper the same.
+    Drained(Ended),
 }
 
 /// Keeper to front.

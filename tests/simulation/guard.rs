@@ -211,7 +211,6 @@ impl World {
                 self.kill_tree(run);
                 return self.wake(run, Role::Front, 50 * MS);
             }
-            self.send(run, Role::Keeper, Message::TreeGone);
             self.runs[run].front.ended = true;
         }
         if !self.runs[run].front.ended {

@@ -68,8 +68,11 @@ impl World {
         };
         for message in messages {
             match message {
-                Message::Ended | Message::TreeGone => holding.ended = true,
-                Message::Drained => holding.drained = true,
+                Message::Ended => holding.ended = true,
+                Message::Drained => {
+                    holding.ended = true;
+                    holding.drained = true;
+                }
                 _ => {}
             }
         }

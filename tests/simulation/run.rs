@@ -60,7 +60,6 @@ pub enum Message {
     Ended,
     // to the keeper
     Drained,
-    TreeGone,
     // to the guard
     Start(Option<Deadline>, Option<Boot>),
     Renewed(Option<Deadline>, Option<Boot>),

@@ -112,7 +112,7 @@ impl Front<'_> {
         }
         let ended = self.ended.clone()?;
         if !self.drained {
-            self.drain();
+            self.drain(&ended);
         }
         if !self.finished && self.keeper_gone {
             self.record_by_another(&ended);
@@ -343,7 +343,7 @@ impl Front<'_> {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, ended: &Ended) {
         for pump in &mut self.pumps {
             pump.drain(&mut |bytes| {
                 if let Some(tail) = &mut self.tail {
@@ -351,7 +351,8 @@ impl Front<'_> {
                 }
             });
         }
-        self.keeper.send(&FrontToKeeper::Drained, None);
+        self.keeper
+            .send(&FrontToKeeper::Drained(ended.clone()), None);
         self.drained = true;
         self.give_up = Some(Boot::now() + ANSWER);
     }

@@ -9,7 +9,7 @@ use super::Front;
 use crate::clock::Boot;
 use crate::store::Recorded;
 use crate::supervise::cgroup::JobCgroup;
-use crate::supervise::messages::{Cause, Ended, FrontToKeeper, Status};
+use crate::supervise::messages::{Cause, Ended, Status};
 use crate::supervise::{ANSWER, fork, keeper, process, tree};
 
 impl Front<'_> {
@@ -44,11 +44,8 @@ impl Front<'_> {
         if left.is_empty() && !populated && !to_be_reaped {
             self.cgroup.iter().for_each(JobCgroup::remove);
             let status = self.job_status.unwrap_or(Status::Unknown);
-            let ended = Ended::without_guard(status, self.record.started, 0);
-            self.keeper
-                .send(&FrontToKeeper::TreeGone(ended.clone()), None);
             self.guard_reaped = true;
-            self.ended = Some(ended);
+            self.ended = Some(Ended::without_guard(status, self.record.started, 0));
         }
         Ok(())
     }

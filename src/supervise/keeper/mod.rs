@@ -256,8 +256,8 @@ impl Holding<'_> {
     fn hear_front(&mut self) {
         while !self.front_gone {
             match self.keeper.front.receive() {
-                Received::Message(FrontToKeeper::Drained, _) => self.drained = true,
-                Received::Message(FrontToKeeper::TreeGone(ended), _) => {
+                Received::Message(FrontToKeeper::Drained(ended), _) => {
+                    self.drained = true;
                     self.ended.get_or_insert(ended);
                 }
                 // It came while the lock was being granted: front ends the job, through the guard.
