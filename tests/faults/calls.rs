@@ -279,8 +279,12 @@ pub fn see(call: &Call, store: &str, of_joblock: bool) -> Seen {
         }
         libc::SYS_close => {
             let target = by_fd(first);
+            // only what was written can be lost by it: no file system has a flush for folders
+            let folder = || open_on(call.pid, first).is_some_and(|path| path.is_dir());
             let kinds = match target {
-                Target::Store | Target::File => vec![(Io, false), (Interrupted, false)],
+                Target::Store | Target::File if !folder() => {
+                    vec![(Io, false), (Interrupted, false)]
+                }
                 _ => vec![],
             };
             ("close", target, kinds)

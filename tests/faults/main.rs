@@ -481,22 +481,6 @@ fn every_system_call_may_fail() {
         tally.missed,
         begun.elapsed()
     );
-    let mut record = Record::new(
-        "faults",
-        format!("make faults FAULTS={}", asked.as_deref().unwrap_or("")),
-    )
-    .figure(
-        "system calls of ten scenarios on three stores",
-        calls.to_string(),
-    )
-    .figure("faults that they can have", all.to_string())
-    .figure("faults played", played);
-    for (what, count) in &tally.played {
-        record = record.figure(format!("of these, {what}"), *count);
-    }
-    record
-        .figure("sorts of violations", tally.wrong.len())
-        .write();
     for (scenario, (count, took)) in &tally.took {
         println!("{count:7} {scenario:?}, {:?} each", *took / *count);
     }
@@ -511,4 +495,18 @@ fn every_system_call_may_fail() {
         "JOBLOCK_SEED={seed}: {} sorts of violations, see above",
         tally.wrong.len()
     );
+    let mut record = Record::new(
+        "faults",
+        format!("make faults FAULTS={}", asked.as_deref().unwrap_or("")),
+    )
+    .figure(
+        "system calls of ten scenarios on three stores",
+        calls.to_string(),
+    )
+    .figure("faults that they can have", all.to_string())
+    .figure("faults played", played);
+    for (what, count) in &tally.played {
+        record = record.figure(format!("of these, {what}"), *count);
+    }
+    record.figure("sorts of violations", 0).write();
 }
