@@ -247,7 +247,7 @@ impl Judge<'_> {
             Scenario::Refused => {
                 let lost = self
                     .done(Who::Holder)
-                    .is_some_and(|d| self.keeps_others_waiting() && self.lost_for_slowness(d));
+                    .is_some_and(|d| self.was_kept_waiting(d));
                 let outcome = if lost { "lost" } else { "succeeded" };
                 self.expect_row(found, Who::Holder, &[outcome]);
             }
@@ -371,9 +371,11 @@ impl Judge<'_> {
 
     /// Who could not let go of SQLite's lock after reading, and reads again while a writer waits for it, waits for that one and is waited for:
     /// until the patience of one of them is over, which is longer than a lease of two seconds.
-    fn keeps_others_waiting(&self) -> bool {
-        self.fault
-            .is_some_and(|f| f.point.seen.target == Target::Store && f.point.seen.name == "lock")
+    fn was_kept_waiting(&self, done: &Done) -> bool {
+        let locking = self
+            .fault
+            .is_some_and(|f| f.point.seen.target == Target::Store && f.point.seen.name == "lock");
+        locking && self.lost_for_slowness(done)
     }
 
     fn run(&mut self) {
@@ -484,10 +486,9 @@ impl Judge<'_> {
             "the job of a refused start began".into()
         });
         let holder = self.done(Who::Holder).cloned();
-        let right = holder.as_ref().is_some_and(|d| {
-            d.status == Status::Exited(0)
-                || self.keeps_others_waiting() && self.lost_for_slowness(d)
-        });
+        let right = holder
+            .as_ref()
+            .is_some_and(|d| d.status == Status::Exited(0) || self.was_kept_waiting(d));
         self.expect(right, || format!("the holder was disturbed: {holder:?}"));
         let Some(first) = self.done(Who::First).cloned() else {
             return;
