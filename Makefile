@@ -61,7 +61,7 @@ campaign: setup
 	JOBLOCK_CAMPAIGN=$(ACQUISITIONS) JOBLOCK_SEED=$(SEED) JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_RECORD=1 \
 	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
 
-# Every system call of every process fails in every way that it can, once and from then on, on every store (hours), and every
+# Every system call of every process fails in every way that it can, once and from then on, on every store (half an hour on 2 cores), and every
 # crash image of a story of runs. FAULTS, POWER: all, or for how many seconds. PART=3/20 plays the third of twenty parts, and GO_ON=1
 # adds to the figures on record.
 FAULTS ?= all

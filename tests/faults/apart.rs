@@ -1,16 +1,22 @@
 //! What a thread plays in a process namespace of its own: who goes through /proc there finds the world's own processes, and not what else
 //! the machine does, which would be other calls each time, and more of them the busier it is.
 
+use std::cell::Cell;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::ptr;
 use std::thread;
 
-/// Does `work` in a thread whose commands are apart, and must be started with [`with_its_proc`]. Without root they are where they would be anyway.
+thread_local! {
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work` in a thread whose commands are apart, once [`with_its_proc`] has prepared them; without the right to do that, they are where they
+/// would be anyway.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let alone = || {
-        let _namespace = may().then(Namespace::begin);
+        let _namespace = Namespace::begin();
         work()
     };
     thread::scope(|s| s.spawn(alone).join())
@@ -19,7 +25,7 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Gives `command` the /proc of its own namespace.
 pub fn with_its_proc(command: &mut Command) {
-    if !may() {
+    if !APART.get() {
         return;
     }
     // SAFETY: three system calls between fork and exec, on constants.
@@ -34,10 +40,6 @@ pub fn with_its_proc(command: &mut Command) {
     }
 }
 
-fn may() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 {
         Ok(())
@@ -50,8 +52,14 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 struct Namespace(Child);
 
 impl Namespace {
-    /// For what the calling thread starts from now on. Once in its life, and it starts no thread any more.
-    fn begin() -> Namespace {
+    /// For what the calling thread starts from now on, if it may. Once in its life, and it starts no thread any more.
+    fn begin() -> Option<Namespace> {
+        let mut trial = Command::new("unshare");
+        trial.args(["--pid", "--fork", "--mount-proc", "true"]);
+        let output = trial.output().expect("unshare");
+        if !output.status.success() {
+            return None;
+        }
         // SAFETY: unshare(2) takes a number; what it changes is where children of this thread come to be.
         checked(unsafe { libc::unshare(libc::CLONE_NEWPID) }).expect("a process namespace");
         // it reaps whose parents are gone
@@ -60,7 +68,8 @@ impl Namespace {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();
-        Namespace(init.expect("a first process"))
+        APART.set(true);
+        Some(Namespace(init.expect("a first process")))
     }
 }
 
