@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Boot;
@@ -96,14 +97,25 @@ pub fn populated(events: &str) -> bool {
 
 /// Whether `folder` itself, not what a link leads to, is a folder of a cgroup file system. In others a name like `cgroup.kill` may
 /// be anything, a FIFO at which whoever opens it waits for ever.
-pub fn is_cgroup(folder: &Path) -> bool {
+///
+/// # Errors
+/// If that can't be seen, though something may be there.
+pub fn is_cgroup(folder: &Path) -> rustix::io::Result<bool> {
     /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, statfs(2).
     const MAGIC: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(folder, flags, Mode::empty());
-    opened
-        .and_then(rustix::fs::fstatfs)
-        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|magic| MAGIC.contains(&magic)))
+    match rustix::fs::open(folder, flags, Mode::empty()).and_then(rustix::fs::fstatfs) {
+        Ok(found) => Ok(u64::try_from(found.f_type).is_ok_and(|magic| MAGIC.contains(&magic))),
+        Err(error) if is_of_nobody(error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is asked for was removed, never made, or is hidden from this user; or no folder can be called that.
+fn is_of_nobody(error: Errno) -> bool {
+    let gone = matches!(error, Errno::NOENT | Errno::NODEV | Errno::NOTDIR);
+    let hidden = matches!(error, Errno::ACCESS | Errno::PERM);
+    gone || hidden || matches!(error, Errno::LOOP | Errno::NAMETOOLONG | Errno::INVAL)
 }
 
 /// A job's own cgroup. The value names it; it exists between [`JobCgroup::make`] and [`JobCgroup::remove`].
@@ -126,13 +138,17 @@ impl JobCgroup {
 
     /// The one that stands in a store as the holder's of `run`. A store may say what it likes: `None` unless it is a cgroup,
     /// and one that was made for that run. Everybody may write down the cgroup of some daemon.
-    pub fn recorded(path: &str, run: &RunId) -> Option<JobCgroup> {
+    ///
+    /// # Errors
+    /// As [`is_cgroup`]: something of the run may be in it.
+    pub fn recorded(path: &str, run: &RunId) -> rustix::io::Result<Option<JobCgroup>> {
         let path = Path::new(path);
         let plain = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
         let is_of_run = path.is_absolute()
             && path.components().all(plain)
             && path.file_name() == Some(Self::name(run).as_ref());
-        (is_of_run && is_cgroup(path)).then(|| JobCgroup(path.to_owned()))
+        let is_its_own = is_of_run && is_cgroup(path)?;
+        Ok(is_its_own.then(|| JobCgroup(path.to_owned())))
     }
 
     /// Its folder, for the store.
@@ -167,11 +183,7 @@ impl JobCgroup {
     pub fn is_populated(&self) -> bool {
         match fs::read_to_string(self.0.join("cgroup.events")) {
             Ok(events) => populated(&events),
-            // removed, never made, or hidden from this user
-            Err(error) => !matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR | libc::EACCES | libc::EPERM)
-            ),
+            Err(error) => !Errno::from_io_error(&error).is_some_and(is_of_nobody),
         }
     }
 
@@ -210,8 +222,8 @@ mod tests {
     fn a_store_can_t_name_any_cgroup(#[case] path: &str) {
         let run = "00ff00ff00ff00ff".parse().expect("a run id");
         let path = path.replace("NAME", &JobCgroup::name(&run));
-        assert!(JobCgroup::recorded(&path, &run).is_none());
-        assert!(!is_cgroup(Path::new("/tmp")));
+        assert!(JobCgroup::recorded(&path, &run).expect("seen").is_none());
+        assert!(!is_cgroup(Path::new("/tmp")).expect("seen"));
     }
 
     #[test]

@@ -221,7 +221,11 @@ impl Tree {
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
         let cgroup = holder.cgroup.as_deref();
-        let cgroup = cgroup.and_then(|path| JobCgroup::recorded(path, &holder.run_id));
+        let cgroup = cgroup.map(|path| JobCgroup::recorded(path, &holder.run_id));
+        let cgroup = match cgroup.transpose() {
+            Ok(cgroup) => cgroup.flatten(),
+            Err(error) => return Cleared::Stuck(unknown(&error.into())),
+        };
         if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
             return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
         }

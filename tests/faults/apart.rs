@@ -63,13 +63,16 @@ impl Namespace {
         // SAFETY: unshare(2) takes a number; what it changes is where children of this thread come to be.
         checked(unsafe { libc::unshare(libc::CLONE_NEWPID) }).expect("a process namespace");
         // it reaps whose parents are gone
-        let init = Command::new("sh")
-            .args(["-c", "sleep infinity & wait"])
+        let mut init = Command::new("sh");
+        init.args(["-c", "sleep infinity & wait"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
+            .stdout(Stdio::null());
+        // SAFETY: one system call between fork and exec.
+        unsafe {
+            init.pre_exec(|| checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)));
+        }
         APART.set(true);
-        Some(Namespace(init.expect("a first process")))
+        Some(Namespace(init.spawn().expect("a first process")))
     }
 }
 
