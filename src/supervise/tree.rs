@@ -220,14 +220,15 @@ impl Tree {
             .map(|s| (s.st_dev, s.st_ino));
         let mut ended = 0;
         let deadline = Boot::now() + DEATH;
-        let cgroup = holder.cgroup.as_deref();
-        let cgroup = cgroup.map(|path| JobCgroup::recorded(path, &holder.run_id));
-        let cgroup = match cgroup.transpose() {
-            Ok(cgroup) => cgroup.flatten(),
-            Err(error) => return Cleared::Stuck(unknown(&error.into())),
-        };
-        if cgroup.is_some_and(|cgroup| !cgroup.end(deadline)) {
-            return Cleared::Stuck("processes in its cgroup that SIGKILL does not end".into());
+        if let Some(path) = &holder.cgroup {
+            match JobCgroup::recorded(path, &holder.run_id) {
+                Ok(Some(cgroup)) if !cgroup.end(deadline) => {
+                    let what = "processes in its cgroup that SIGKILL does not end";
+                    return Cleared::Stuck(what.into());
+                }
+                Ok(_) => {}
+                Err(error) => return Cleared::Stuck(unknown(&error.into())),
+            }
         }
         loop {
             let found = match Self::leftovers(holder, file) {

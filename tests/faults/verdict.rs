@@ -128,6 +128,21 @@ impl Judge<'_> {
         self.fault.is_some_and(|f| f.point.role == role) && !self.killed(role)
     }
 
+    /// The fault was in a call on this.
+    fn is_on(&self, target: Target) -> bool {
+        self.fault.is_some_and(|f| f.point.seen.target == target)
+    }
+
+    /// The fault was in a call of this name.
+    fn is_in(&self, name: &str) -> bool {
+        self.fault.is_some_and(|f| f.point.seen.name == name)
+    }
+
+    /// The fault killed the guard, or the job's process before it executed the program.
+    fn without_guard(&self) -> bool {
+        self.killed(Role::Guard) || self.killed(Role::Starting)
+    }
+
     fn words(&mut self) {
         for (who, done) in &self.world.done {
             if done.stderr.contains("panicked") || done.stderr.contains("RUST_BACKTRACE") {
@@ -325,10 +340,8 @@ impl Judge<'_> {
                 let run = id.parse().expect("a run id");
                 let cgroup = Path::new(root).join(JobCgroup::name(&run));
                 // an empty one that could not be removed is in nobody's way
-                let refused = self.fault.is_some_and(|f| {
-                    let removing = f.point.seen.name == "rmdir" || self.failed(Role::Guard);
-                    removing && f.point.seen.target == Target::Kernel
-                });
+                let removing = self.is_in("rmdir") || self.failed(Role::Guard);
+                let refused = removing && self.is_on(Target::Kernel);
                 self.expect(refused || !cgroup.exists(), || {
                     format!("a cgroup is left: {}", cgroup.display())
                 });
@@ -353,10 +366,7 @@ impl Judge<'_> {
 
     /// The fault is in what front says.
     fn is_mute(&self) -> bool {
-        self.failed(Role::Front)
-            && self
-                .fault
-                .is_some_and(|fault| fault.point.seen.target == Target::Output)
+        self.failed(Role::Front) && self.is_on(Target::Output)
     }
 
     /// On a machine that is slow, a lease of two seconds is lost now and then: the job is ended, and that is right.
@@ -372,9 +382,7 @@ impl Judge<'_> {
     /// Who could not let go of SQLite's lock after reading, and reads again while a writer waits for it, waits for that one and is waited for:
     /// until the patience of one of them is over, which is longer than a lease of two seconds.
     fn was_kept_waiting(&self, done: &Done) -> bool {
-        let locking = self
-            .fault
-            .is_some_and(|f| f.point.seen.target == Target::Store && f.point.seen.name == "lock");
+        let locking = self.is_in("lock") && self.is_on(Target::Store);
         locking && self.lost_for_slowness(done)
     }
 
@@ -395,7 +403,7 @@ impl Judge<'_> {
             self.world.saw("begin", Who::First),
             self.world.saw("end", Who::First),
         );
-        let without_guard = self.killed(Role::Guard) || self.killed(Role::Starting);
+        let without_guard = self.without_guard();
         match (began, ended) {
             (_, true) if !without_guard => {
                 self.expect(first.status == Status::Exited(7), || {
@@ -405,10 +413,8 @@ impl Judge<'_> {
                     )
                 });
                 let passed_on = first.stdout == "hello\n";
-                let fault_in_passing = self.failed(Role::Front)
-                    && self
-                        .fault
-                        .is_some_and(|f| matches!(f.point.seen.name, "write" | "read"));
+                let fault_in_passing =
+                    self.failed(Role::Front) && (self.is_in("write") || self.is_in("read"));
                 self.expect(passed_on || fault_in_passing, || {
                     format!("the output was {:?}", first.stdout)
                 });
@@ -444,12 +450,7 @@ impl Judge<'_> {
                 });
             }
             (false, _) if without_guard => self.code_with_a_word(&first, &[125, 126, 137]),
-            (false, _)
-                if self.failed(Role::Keeper)
-                    && self
-                        .fault
-                        .is_some_and(|f| f.point.seen.target == Target::Store) =>
-            {
+            (false, _) if self.failed(Role::Keeper) && self.is_on(Target::Store) => {
                 self.code_with_a_word(&first, &[69]);
             }
             // whoever can't be looked at counts as alive
@@ -457,11 +458,7 @@ impl Judge<'_> {
                 if self.world.scenario == Scenario::Takeover
                     && first.status == Status::Exited(75) =>
             {
-                self.expect(
-                    self.fault
-                        .is_some_and(|f| f.point.seen.target == Target::Kernel),
-                    || "refused by nobody".into(),
-                );
+                self.expect(self.is_on(Target::Kernel), || "refused by nobody".into());
             }
             (false, _) => self.code_with_a_word(&first, &[69, 125, 126]),
         }
@@ -536,7 +533,6 @@ impl Judge<'_> {
                 self.code_with_a_word(&asker, &[69, 75, 125]);
             }
         } else if !self.killed(Role::Front) {
-            let without_guard = self.killed(Role::Guard) || self.killed(Role::Starting);
             // who kills its processes because the keeper does not hear may be faster than its word of the start
             let killed = self.world.scenario == Scenario::Unlocked
                 && first
@@ -544,7 +540,7 @@ impl Judge<'_> {
                     .contains("ended before it told of the job's start");
             let codes = match self.world.saw("begin", Who::First) {
                 // it had no time to tell of the start
-                true if without_guard || killed => vec![code, 125, 137, 79],
+                true if self.without_guard() || killed => vec![code, 125, 137, 79],
                 true => vec![code, 137, 79],
                 false => vec![69, 125, 126, 137],
             };
@@ -556,10 +552,7 @@ impl Judge<'_> {
                 )
             });
             // who can't look whether it is still the job's process asks it nothing, and kills it later
-            let unasked = self.failed(Role::Guard)
-                && self
-                    .fault
-                    .is_some_and(|fault| fault.point.seen.target == Target::Kernel);
+            let unasked = self.failed(Role::Guard) && self.is_on(Target::Kernel);
             let silent = first.status == Status::Exited(143)
                 || unasked && first.status == Status::Exited(137);
             if !silent && !self.killed(Role::Starting) && !self.is_mute() {
