@@ -131,6 +131,35 @@ fn fuse_whose_locks_end_at_it_or_are_had_by_two_is_refused(#[case] kind: Kind, #
     assert_eq!(probes.count(), 0);
 }
 
+/// Somebody's file is open on a mount that hangs, or whose daemon is gone. What a killed run left is looked for among all processes, his too.
+// shows: dead-mount-of-others local, shared, lockfile
+#[rstest]
+fn a_dead_mount_that_others_use_holds_no_start_up(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+    #[values("STOP", "KILL")] signal: &str,
+) {
+    if !may_use_root(WHY) {
+        return;
+    }
+    let place = Place::new(kind);
+    let url = place.url_in(&place.store.path().display().to_string());
+    let began = place.store.file("began");
+    // nothing of the file may be remembered, or its mount would not be asked
+    let script = format!(
+        "bindfs -o attr_timeout=0 -o entry_timeout=0 $STORE $FAR; : >$FAR/open; sleep 1000 <$FAR/open & \
+         {joblock} run --store {url} job -- sh -c 'setsid sleep 1000 & : >{began}; exec sleep 1000' & \
+         until [ -e {began} ]; do sleep 0.01; done; \
+         pkill -{signal} -x bindfs; pkill -KILL -x joblock; ! timeout -s KILL 1 stat -L /proc/$(pgrep -o sleep)/fd/0",
+        joblock = joblock(),
+        began = began.display(),
+    );
+    let mark = place.store.file("the-job-ran").display().to_string();
+    let done = place.joblock_at(&url, &script, &run(&["-w", "50"], &mark));
+    done.expect(0);
+    assert!(place.store.file("the-job-ran").exists());
+    assert_eq!(place.store.outcomes("job"), ["abandoned", "succeeded"]);
+}
+
 // shows: mount-that-lies shared, lockfile
 #[rstest]
 fn what_is_accepted_is_warned_of_and_stands_in_the_record(

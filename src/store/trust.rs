@@ -228,6 +228,11 @@ pub fn other_writer(path: &Path) -> Option<String> {
         })
 }
 
+/// A file without a name is one that SQLite is just deleting: its journal.
+fn is_one_file(meta: &Metadata) -> bool {
+    meta.is_file() && meta.nlink() <= 1
+}
+
 /// Refuses what would make SQLite, or us, open something else than a file of the store: a link, a FIFO at which the opener waits.
 pub fn check_part(path: &Path, is_folder: bool) -> Result<(), StoreError> {
     let meta = match path.symlink_metadata() {
@@ -238,7 +243,7 @@ pub fn check_part(path: &Path, is_folder: bool) -> Result<(), StoreError> {
     let fits = if is_folder {
         meta.is_dir()
     } else {
-        meta.is_file() && meta.nlink() == 1
+        is_one_file(&meta)
     };
     if fits {
         return Ok(());
@@ -286,6 +291,11 @@ mod tests {
         assert!(check_part(dir.path(), true).is_ok());
         fs::hard_link(at("file"), at("second")).expect("a second name");
         assert!(check_part(&at("file"), false).is_err());
+        let open = fs::File::open(at("file")).expect("the file");
+        for name in ["file", "second"] {
+            fs::remove_file(at(name)).expect("a name less");
+            assert!(is_one_file(&open.metadata().expect("stat")));
+        }
     }
 
     #[test]

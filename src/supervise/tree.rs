@@ -17,6 +17,7 @@ use super::cgroup::JobCgroup;
 use super::memory;
 use super::process::{self, Stat};
 use crate::clock::Boot;
+use crate::kernel_file;
 use crate::store::record::{OutOfMemory, RunRecord};
 use crate::store::{Cleared, Clearing, Holder, Place, ProcessId};
 
@@ -297,6 +298,9 @@ fn wait_for_death(pidfd: &OwnedFd, deadline: Boot) -> bool {
 /// Whether `pid` has the very open file that `keeper` took the flock(2) through, not merely the same file, as somebody who
 /// waits for the lock does, or the one that the next run locked: fdinfo has a `lock:` line for such a descriptor only, and
 /// names the process that took the lock (proc_pid_fdinfo(5), proc_locks(5)).
+///
+/// fdinfo is asked first, as the kernel alone answers it. To stat a file asks its file system, and any process here may have
+/// one open on a mount that is dead: that would hold every start up, or refuse it.
 fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<bool> {
     let process = Path::new("/proc").join(pid.to_string());
     let Some(folder) = process::seen(fs::read_dir(process.join("fd")))? else {
@@ -306,14 +310,14 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<
         let Some(entry) = process::seen(entry)? else {
             continue;
         };
-        let file = process::seen(fs::metadata(entry.path()))?;
-        if !file.is_some_and(|m| m.dev() == device && m.ino() == inode) {
-            continue;
-        }
-        let info = process::seen(fs::read_to_string(
+        let info = process::seen(kernel_file::text(
             process.join("fdinfo").join(entry.file_name()),
         ))?;
-        if info.is_some_and(|info| info.lines().any(|line| locker(line) == Some(keeper))) {
+        if !info.is_some_and(|info| info.lines().any(|line| locker(line) == Some(keeper))) {
+            continue;
+        }
+        let file = process::seen(fs::metadata(entry.path()))?;
+        if file.is_some_and(|m| m.dev() == device && m.ino() == inode) {
             return Ok(true);
         }
     }

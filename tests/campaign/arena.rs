@@ -64,8 +64,10 @@ pub struct Arena {
     pub locks: Vec<String>,
     /// Who starts jobs here.
     pub hosts: Vec<Host>,
-    /// Whether the store is left alone.
+    /// Whether the store is left alone just now.
     pub calm: Calm,
+    /// Whether it is not, at times.
+    pub troubled: bool,
     /// It has a small disk of its own, which is unmounted before the folder is removed.
     _disk: Option<SmallDisk>,
     folder: TempDir,
@@ -108,6 +110,7 @@ impl Arena {
                 .collect(),
             hosts,
             calm: Calm::default(),
+            troubled: false,
             _disk: disk,
             folder,
             witness: witness.to_owned(),

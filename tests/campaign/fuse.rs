@@ -589,7 +589,12 @@ impl Filesystem for Passthrough {
     /// Somebody closed a descriptor: the locks of that owner on that file end (fcntl_locking(2)).
     fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
         let _ = self.moods.ask(false);
-        hold(&self.locks).remove(&(owner.0, ino.0));
+        if let Some(file) = hold(&self.locks).remove(&(owner.0, ino.0)) {
+            // not by closing it: what this program is just starting has it open too, until its exec
+            let mut all = range(0, u64::MAX, libc::F_UNLCK);
+            // SAFETY: fcntl(2) on a descriptor that we have open, with a flock that we own.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut all) };
+        }
         reply.ok();
     }
 

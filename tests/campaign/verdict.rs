@@ -101,7 +101,7 @@ impl Verdict {
         self.count("freezes", u64::from(tried.frozen));
         let mut wrong = Vec::new();
         match rows {
-            [] => match reason_to_be_missing(tried, seen) {
+            [] => match reason_to_be_missing(arena, tried, seen) {
                 Some(reason) => self.count(reason, 1),
                 None => wrong.push("a lost row"),
             },
@@ -170,7 +170,7 @@ impl Verdict {
 }
 
 /// Why an attempt may be in no history, if it may: its job never began, and whoever writes the row was killed before, or could not and said so.
-fn reason_to_be_missing(tried: &Tried, seen: Option<&Seen>) -> Option<&'static str> {
+fn reason_to_be_missing(arena: &Arena, tried: &Tried, seen: Option<&Seen>) -> Option<&'static str> {
     if seen.is_some() {
         return None;
     }
@@ -183,6 +183,10 @@ fn reason_to_be_missing(tried: &Tried, seen: Option<&Seen>) -> Option<&'static s
     if !tried.calm && tried.signal().is_some() {
         return Some("attempts killed before their row");
     }
+    if !arena.troubled {
+        return None;
+    }
+    // also when it is over: a disk that was full has room only some moments after its files were removed
     let words = ["in no history", "could not be recorded", "does not answer"];
     words
         .iter()
@@ -223,7 +227,8 @@ fn of_row(tried: &Tried, row: &Row, seen: Option<&Seen>) -> Vec<&'static str> {
         "abandoned" if !tried.was_tormented() && !was_told(tried) => {
             wrong.push("abandoned, and nobody said why");
         }
-        "refused" if tried.code().is_some_and(|code| code != 75) => {
+        // a keeper that is killed between its row and its word tells front of neither
+        "refused" if tried.killed & KEEPER == 0 && tried.code().is_some_and(|code| code != 75) => {
             wrong.push("refused, with another exit code");
         }
         "timed-out" if tried.attempt.limit.is_none() => wrong.push("no time limit was set"),
