@@ -149,6 +149,33 @@ fn what_is_old_goes_and_what_is_looked_at_stays(
     assert_eq!(store.rows("a").last().unwrap()["token"], 1001);
 }
 
+#[rstest]
+fn who_prune_at_once_count_each_attempt_once(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
+    let store = with_history(kind, 2000);
+    let db = database(&store, kind);
+    let at_once: Vec<_> = (0..4)
+        .map(|_| start(store.joblock("prune").args(["--keep", "90d", "--json"])))
+        .collect();
+    let counted = |done: common::Finished| {
+        let answer: serde_json::Value = serde_json::from_str(&done.expect(0).out()).unwrap();
+        (
+            answer["attempts"].as_i64().unwrap(),
+            answer["output_bytes"].as_i64().unwrap(),
+        )
+    };
+    let told: Vec<_> = at_once.into_iter().map(|p| counted(p.finish())).collect();
+    let gone = 4000 - number(&db, "SELECT count(*) FROM runs");
+    assert_eq!(told.iter().map(|(n, _)| n).sum::<i64>(), gone, "{told:?}");
+    assert_eq!(
+        told.iter().map(|(_, b)| b).sum::<i64>(),
+        gone * 1000,
+        "{told:?}"
+    );
+    is_sound(&db);
+}
+
 // shows: prune local, shared, lockfile
 #[rstest]
 fn a_run_with_a_keep_prunes_a_slice_of_its_job(

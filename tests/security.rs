@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::process::Process;
-use common::{Finished, Kind, Store, finish, joblock, may_use_root, start};
+use common::{Finished, Kind, Store, finish, joblock, may_use_root, start, wait_until};
 use rstest::rstest;
 use rusqlite::Connection;
 
@@ -215,11 +215,15 @@ fn an_outsider_can_do_nothing_and_a_member_everything_whatever_the_umask(
         ("status", &[]),
         ("prune", &["--keep", "1d"]),
         ("init", &[]),
+        ("doctor", &[]),
+        ("check", &[]),
     ] {
         let refused = place.r#as(OUTSIDER, "000", verb, arguments);
-        assert_eq!(refused.code(), 69, "{verb}: {refused}");
+        let code = if verb == "check" { 3 } else { 69 };
+        assert_eq!(refused.code(), code, "{verb}: {refused}");
+        let told = refused.out() + &refused.err();
         assert!(
-            !refused.out().contains(SECRET) && refused.err().contains("permission denied"),
+            !told.contains(SECRET) && told.contains("permission denied"),
             "{verb}: {refused}"
         );
     }
@@ -448,6 +452,47 @@ fn root_refuses_a_folder_that_others_can_write_and_doctor_says_so(
     if mode & 0o1000 == 0 {
         store.sh(&[], "a", "true").expect(0);
     }
+}
+
+/// An outsider was there first, in a sticky folder that everybody can write: a lock file of his own he could forge, and keep locked.
+// shows: symlink lockfile
+#[rstest]
+fn root_uses_no_lock_file_that_an_outsider_made_and_none_that_is_a_link(
+    #[values("a.lock", "a.waiting")] name: &str,
+    #[values(false, true)] link: bool,
+) {
+    if !may_use_root(ROOT) {
+        return;
+    }
+    let store = Store::new(Kind::Lockfile);
+    chmod(&store.file(""), 0o755);
+    chmod(&store.path(), 0o1777);
+    store.sh(&[], "other", "true").expect(0);
+    let (planted, precious) = (store.path().join(name), store.file("precious"));
+    fs::write(&precious, "root:*:1::::::\n").unwrap();
+    if link {
+        symlink(&precious, &planted).unwrap();
+    } else {
+        fs::write(&planted, "").unwrap();
+        chown(&planted, Some(OUTSIDER), None).unwrap();
+    }
+    // a place in the queue is for who waits
+    let waits = name == "a.waiting";
+    let began = store.file("began");
+    let script = format!("touch {}; exec sleep 1000", began.display());
+    let holder = waits.then(|| start(&mut store.run(&[], "a", &["sh", "-c", &script])));
+    wait_until("the holder", || !waits || began.exists());
+    let limit = ["-w", "1h", "--max-waiters", "3"];
+    let options = if waits { &limit[..] } else { &[] };
+    let refused = store.sh(options, "a", "true").expect(69);
+    let says = if link {
+        "symbolic link"
+    } else {
+        "user id 54002 put it there"
+    };
+    assert!(refused.err().contains(says), "{refused}");
+    drop(holder);
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "root:*:1::::::\n");
 }
 
 #[rstest]

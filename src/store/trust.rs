@@ -128,16 +128,27 @@ pub fn problem(folder: &Path, parts: &[PathBuf]) -> Result<Option<Problem>, Stor
             let what = format!("everybody can write it: chmod o-w {}", part.display());
             return Ok(found(part, Some(what)));
         }
-        if open_to_all && meta.uid() != 0 && !is_unmapped(meta.uid()) {
-            let what = format!(
-                "user id {} put it there, where everybody can: remove it",
-                meta.uid()
-            );
+        if open_to_all && let Some(what) = by_another(&meta) {
             return Ok(found(part, Some(what)));
         }
     }
     let mut above = way.folders.iter();
     Ok(above.find_map(|(path, meta)| found(path, of_folder(path, meta, false))))
+}
+
+fn by_another(meta: &Metadata) -> Option<String> {
+    let uid = meta.uid();
+    (uid != 0 && !is_unmapped(uid))
+        .then(|| format!("user id {uid} put it there, where everybody can: remove it"))
+}
+
+/// Why root does not write to the open file `path`, whose metadata this is: another user was there first, in a folder that everybody can
+/// write. Who owns a lock file can forge its holder, and keep it locked. On a network mount users are the server's.
+pub fn put_there_by_another(path: &Path, meta: &Metadata) -> Option<String> {
+    let what = by_another(meta).filter(|_| rustix::process::geteuid().is_root())?;
+    let folder = path.parent()?;
+    let is_open_to_all = folder.metadata().ok()?.mode() & OTHERS != 0;
+    (is_open_to_all && mount::is_local_at(path).unwrap_or(true)).then_some(what)
 }
 
 fn of_folder(path: &Path, meta: &Metadata, is_stores: bool) -> Option<String> {

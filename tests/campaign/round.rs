@@ -84,6 +84,9 @@ fn number(variable: &str) -> Option<u64> {
         })
 }
 
+/// Of so many acquisitions one process is killed, or stopped, at least: what nobody torments proves nothing.
+const TORMENTED: u64 = 50;
+
 /// Runs it; panics at the first round in which something was wrong.
 pub fn campaign() {
     let length = number(LENGTH);
@@ -101,6 +104,10 @@ pub fn campaign() {
         let verdict = round(seed, length.map_or(SHORT, |_| ROUND));
         let failed = !verdict.wrong.is_empty();
         let got = verdict.figures.get("acquisitions").copied().unwrap_or(0);
+        for torment in ["kills", "stops"] {
+            let n = verdict.figures.get(torment).copied().unwrap_or(0);
+            assert!(n >= got / TORMENTED, "{n} {torment}");
+        }
         println!(
             "round {n}: {got} acquisitions in {:.0?}\n{verdict}",
             since.elapsed()

@@ -1,4 +1,4 @@
-//! What befalls a whole store while jobs run on it: its disk is full, it is read-only, its lock files are deleted or renamed; on a
+//! What befalls a whole store while jobs run on it: its disk is full, it is read-only, its lock files are deleted or renamed, its database is moved away; on a
 //! far store a mount hangs or fails, and a host loses power.
 
 use std::fs::{self, File};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, RenameFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::arena::{Arena, Kind};
@@ -87,7 +88,8 @@ fn one(arena: &Arena, random: &mut Random) -> &'static str {
     if arena.kind == Kind::Far {
         return one_of_a_host(arena, random, time);
     }
-    match random.below(8) {
+    match random.below(9) {
+        8 => move_the_database(arena, time),
         0..=2 => fill(&arena.store(), time),
         3 | 4 => read_only(&arena.store(), time),
         5 => lose_a_lock_file(arena, random, true),
@@ -101,7 +103,8 @@ fn one_of_a_host(arena: &Arena, random: &mut Random, time: Duration) -> &'static
     let Host::Far(host) = &arena.hosts[at] else {
         return "troubles that were none";
     };
-    let (mood, what) = match random.below(7) {
+    let (mood, what) = match random.below(8) {
+        7 => return move_the_database(arena, time),
         0 => (Mood::Hangs, "mounts that hung"),
         1 => (Mood::Fails(libc::EIO), "mounts that failed with EIO"),
         2 => (Mood::Fails(libc::ENOSPC), "mounts that were full"),
@@ -149,6 +152,33 @@ fn read_only(store: &Path, time: Duration) -> &'static str {
     thread::sleep(time);
     remount(MountFlags::empty()).expect("it can be made writable again");
     "read-only file systems"
+}
+
+/// Moves the database away under whoever uses it, something that is none stands in its place, and moves it back. For good it is never
+/// moved: its rows would be gone with it.
+fn move_the_database(arena: &Arena, time: Duration) -> &'static str {
+    let database = arena.history();
+    let away = database.with_extension("away");
+    let part = |of: &Path, end: &str| PathBuf::from(format!("{}{end}", of.display()));
+    let swap = || {
+        let (a, b) = (&database, &away);
+        rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+            .expect("they change places");
+    };
+    if fs::write(&away, "no database").is_err() {
+        return "troubles that were none";
+    }
+    // in this order nobody ever finds no database, and would make one, or one without its log
+    swap();
+    let ends = ["-wal", "-shm", "-journal"];
+    let moved = ends.map(|end| fs::rename(part(&database, end), part(&away, end)).is_ok());
+    thread::sleep(time);
+    for (end, _) in ends.into_iter().zip(moved).filter(|(_, moved)| *moved) {
+        fs::rename(part(&away, end), part(&database, end)).expect("it comes back");
+    }
+    swap();
+    fs::remove_file(&away).expect("what stood there is removed");
+    "databases that were moved away"
 }
 
 fn lose_a_lock_file(arena: &Arena, random: &mut Random, for_good: bool) -> &'static str {

@@ -175,6 +175,8 @@ fn torment_the_job(tried: &mut Tried, witness: &Witness, front: i32, job: i32, t
                 tried.frozen = true;
                 thread::sleep(pause);
                 freezer.thaw();
+            } else {
+                witness.does_not_freeze(tried.attempt.id);
             }
         }
         Torment::None | Torment::KillEarly(..) | Torment::StopEarly(..) => {}

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::clock::Boot;
 use crate::lease::takeover::FileId;
-use crate::store::mount;
+use crate::store::{mount, trust};
 
 /// The lowest number for a descriptor that jobs inherit: scripts use 3 to 9.
 const HIGH: i32 = 100;
@@ -177,6 +177,9 @@ pub fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
         return Err(io::Error::other(
             "it has more than one name (hard links): remove the others",
         ));
+    }
+    if write && let Some(why) = trust::put_there_by_another(path, &meta) {
+        return Err(io::Error::other(why));
     }
     Ok(file)
 }

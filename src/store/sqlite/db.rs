@@ -359,9 +359,9 @@ impl Db {
 
     /// Deletes a slice of old history, see [`crate::store::History::prune`].
     pub fn prune(&mut self, request: &Prune) -> Result<Pruned, StoreError> {
-        let (rows, pruned) = self.read(|conn| prune::look(conn, request))?;
+        let (rows, mut pruned) = self.read(|conn| prune::look(conn, request))?;
         if !rows.is_empty() && !request.dry_run {
-            self.write(|tx| prune::delete(tx, &rows))?;
+            (pruned.attempts, pruned.output_bytes) = self.write(|tx| prune::delete(tx, &rows))?;
             self.fold_if_long();
         }
         Ok(pruned)

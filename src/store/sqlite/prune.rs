@@ -32,19 +32,24 @@ pub fn look(conn: &Connection, request: &Prune) -> Result<(Vec<Row>, Pruned)> {
     })
 }
 
-/// Deletes what [`look`] found. A row that is another's by now, or runs, stays: ids are used again.
-pub fn delete(conn: &Connection, rows: &[Row]) -> Result<()> {
+/// Deletes what [`look`] found; says how many attempts, and how many bytes of output with them. A row that is another's by now, or
+/// runs, stays: ids are used again. One that somebody else deleted meanwhile is not counted.
+pub fn delete(conn: &Connection, rows: &[Row]) -> Result<(u64, u64)> {
     let mut tails = conn.prepare_cached(
         "DELETE FROM tails WHERE id = (SELECT id FROM runs WHERE id = ?1 AND run_id = ?2 AND outcome <> 'running')",
     )?;
     let mut runs = conn.prepare_cached(
         "DELETE FROM runs WHERE id = ?1 AND run_id = ?2 AND outcome <> 'running'",
     )?;
+    let (mut attempts, mut bytes) = (0, 0);
     for row in rows {
         tails.execute(params![row.id, row.run_id.as_str()])?;
-        runs.execute(params![row.id, row.run_id.as_str()])?;
+        if runs.execute(params![row.id, row.run_id.as_str()])? > 0 {
+            attempts += 1;
+            bytes += row.bytes;
+        }
     }
-    Ok(())
+    Ok((attempts, bytes))
 }
 
 fn rows_after(conn: &Connection, request: &Prune) -> Result<Vec<Row>> {
