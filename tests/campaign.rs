@@ -45,6 +45,7 @@ fn of_two_far_mounts_flock_does_not_reach_the_other_one_and_posix_locks_and_data
 // shows: front-killed local, shared, lockfile
 // shows: keeper-killed local, shared, lockfile
 // shows: guard-killed local, shared, lockfile
+// shows: two-killed local, shared, lockfile
 // shows: all-killed local, shared, lockfile
 // shows: job-killed local, shared, lockfile
 // shows: leaked-children local, shared, lockfile

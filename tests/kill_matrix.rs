@@ -139,6 +139,7 @@ impl Trees {
 // shows: front-killed local, shared, lockfile
 // shows: keeper-killed local, shared, lockfile
 // shows: guard-killed local, shared, lockfile
+// shows: two-killed local, shared, lockfile
 // shows: all-killed local, shared, lockfile
 #[rstest]
 fn sigkill_never_leaves_two_trees_the_next_start_works_and_the_history_tells(

@@ -12,6 +12,9 @@ use serde::Deserialize;
 
 const STORES: [&str; 3] = ["local", "shared", "lockfile"];
 
+/// What tells a bound without a number.
+const BOUNDS: [&str; 4] = ["at once", "no wait", "TTL", "server's lease"];
+
 #[derive(Deserialize)]
 struct Table {
     head: String,
@@ -99,10 +102,14 @@ fn cell_text(fault: &Fault, store: &str, tests: &BTreeSet<String>) -> Result<Str
     let mut parts = Vec::new();
     if let Some(keeps) = &cell.keeps {
         parts.push(keeps.clone());
-        parts.push(format!(
-            "*Within:* {}.",
-            cell.within.as_ref().ok_or("a promise without its bound")?
-        ));
+        let within = cell.within.as_ref().ok_or("a promise without its bound")?;
+
+        if !within.contains(|c: char| c.is_ascii_digit())
+            && !BOUNDS.iter().any(|word| within.contains(word))
+        {
+            return Err(format!("no bound: {within:?}"));
+        }
+        parts.push(format!("*Within:* {within}."));
         if tests.is_empty() {
             return Err("promised, and no test shows it".into());
         }
@@ -118,7 +125,7 @@ fn cell_text(fault: &Fault, store: &str, tests: &BTreeSet<String>) -> Result<Str
         parts.push(format!("**Not guaranteed:** {not}"));
     }
     if !tests.is_empty() {
-        let names: Vec<_> = tests.iter().map(|test| format!("`{test}`")).collect();
+        let names: Vec<_> = tests.iter().map(String::as_str).collect();
         parts.push(format!("*Shown by:* {}", names.join(", ")));
     }
     Ok(parts.join("<br>"))
@@ -144,13 +151,20 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// How a test begins that does nothing but at full length: its cells are shown by `make nfs` alone.
+const FULL_ONLY: [&str; 3] = ["if !lab::full() {", "if !full() {", "each(0, "];
+
 /// The test that the lines after a marker begin: attributes and comments, one of them `#[test]` or `#[rstest]`, and a function.
-fn test_below<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
+/// And whether it is one of those that `make check` leaves out.
+fn test_below<'a>(lines: impl Iterator<Item = &'a str>) -> Option<(String, bool)> {
     let mut is_test = false;
-    for line in lines.map(str::trim_start) {
+    let mut lines = lines.map(str::trim_start);
+    while let Some(line) = lines.next() {
         if let Some(rest) = line.strip_prefix("fn ") {
             let name = rest.split(['(', '<']).next()?;
-            return is_test.then(|| name.to_owned());
+            let first = lines.find(|line| !line.starts_with("let all = "))?;
+            let is_full_only = FULL_ONLY.iter().any(|begin| first.starts_with(begin));
+            return is_test.then(|| (name.to_owned(), is_full_only));
         }
         is_test |= line.starts_with("#[test]") || line.starts_with("#[rstest]");
         if line.is_empty() || line.starts_with('}') {
@@ -171,10 +185,11 @@ fn read_markers(root: &Path, file: &Path, shown: &mut Shown, wrong: &mut Vec<Str
             continue;
         };
         let mut bad = |why: &str| wrong.push(format!("{}:{}: {why}", file.display(), n + 1));
-        let Some(test) = test_below(lines[n + 1..].iter().copied()) else {
+        let Some((test, is_full_only)) = test_below(lines[n + 1..].iter().copied()) else {
             bad("no test begins below this");
             continue;
         };
+        let how = if is_full_only { " (`make nfs`)" } else { "" };
         let Some((fault, stores)) = marker.split_once(' ') else {
             bad("which stores?");
             continue;
@@ -184,7 +199,7 @@ fn read_markers(root: &Path, file: &Path, shown: &mut Shown, wrong: &mut Vec<Str
                 shown
                     .entry((fault.to_owned(), store.to_owned()))
                     .or_default()
-                    .insert(format!("{place}::{test}"));
+                    .insert(format!("`{place}::{test}`{how}"));
             } else {
                 bad("no such store");
             }
