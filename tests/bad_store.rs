@@ -187,6 +187,37 @@ fn a_read_only_store_is_69(#[values(Kind::Local, Kind::Shared, Kind::Lockfile)] 
     }
 }
 
+/// A disk whose kernel gives up on it (ext4's `errors=remount-ro`) while a job runs: its end can be written nowhere, and that is told.
+// shows: read-only local, shared, lockfile
+#[rstest]
+#[case::local(Kind::Local, 7)]
+#[case::shared(Kind::Shared, 79)]
+#[case::lockfile(Kind::Lockfile, 7)]
+fn a_disk_that_fails_under_a_job_ends_it_only_where_the_lease_ends(
+    #[case] kind: Kind,
+    #[case] code: i32,
+) {
+    if !may_use_root(MOUNTS) {
+        return;
+    }
+    let store = Store::new(kind);
+    let job = "touch $BEGAN; until [ -e $GO ]; do sleep 0.01; done; exit 7";
+    let run = store.run(&["--ttl", "3s"], "bad", &["sh", "-c", job]);
+    let go = if code == 7 { "touch $GO" } else { "true" };
+    let script = format!(
+        "truncate -s 32M $DISK; mkfs.ext4 -q -F $DISK; mount -o loop,errors=remount-ro $DISK $STORE; \
+         \"$@\" & run=$!; until [ -e $BEGAN ]; do sleep 0.01; done; \
+         echo test >/sys/fs/ext4/$(basename $(findmnt -no SOURCE $STORE))/trigger_fs_error; \
+         ! touch $STORE/x 2>/dev/null; {go}; code=0; wait $run || code=$?; exit $code"
+    );
+    let mut command = mounted(&store, &script, &run);
+    for name in ["DISK", "BEGAN", "GO"] {
+        command.env(name, store.file(name));
+    }
+    let done = finish(&mut command).expect(code);
+    assert!(done.err().contains("could NOT be recorded"), "{done}");
+}
+
 // shows: disk-full local, shared, lockfile
 #[rstest]
 fn a_full_disk_is_69_for_a_new_store_and_for_one_in_use(
