@@ -208,14 +208,23 @@ fn a_disk_that_fails_under_a_job_ends_it_only_where_the_lease_ends(
         "truncate -s 32M $DISK; mkfs.ext4 -q -F $DISK; mount -o loop,errors=remount-ro $DISK $STORE; \
          \"$@\" & run=$!; until [ -e $BEGAN ]; do sleep 0.01; done; \
          echo test >/sys/fs/ext4/$(basename $(findmnt -no SOURCE $STORE))/trigger_fs_error; \
-         ! touch $STORE/x 2>/dev/null; {go}; code=0; wait $run || code=$?; exit $code"
+         ! touch $STORE/x 2>/dev/null; {go}; code=0; wait $run || code=$?; \
+         {joblock} doctor --store {url} || true; exit $code",
+        joblock = joblock(),
+        url = store.url(),
     );
     let mut command = mounted(&store, &script, &run);
     for name in ["DISK", "BEGAN", "GO"] {
         command.env(name, store.file(name));
     }
     let done = finish(&mut command).expect(code);
-    assert!(done.err().contains("could NOT be recorded"), "{done}");
+    let said = done.err();
+    assert!(said.contains("could NOT be recorded"), "{done}");
+    assert!(
+        !said.contains("another user") && !said.contains("damaged"),
+        "{done}"
+    );
+    assert!(done.out().contains("no job starts there"), "doctor: {done}");
 }
 
 // shows: disk-full local, shared, lockfile

@@ -235,6 +235,56 @@ fn a_success_is_fresh_by_the_clock_that_people_read_and_one_of_the_future_counts
     lab.give_back();
 }
 
+// shows: clock-jump lockfile
+// shows: prune lockfile
+#[test]
+fn a_clock_that_jumps_by_years_gives_no_lock_file_away_and_deletes_no_history() {
+    let Some(lab) = lab::borrow(MOUNT) else {
+        return;
+    };
+    lab.x("green", "mkdir -p /run/files").expect(0);
+    let stage = Stage::with(&lab, "lockfile:/run/files");
+    let jump = |to| set_clock(&lab, "green", to);
+    jump("2030-01-01 12:00:00");
+    let old = format!("/host/joblock run {} old -- true", stage.store);
+    for _ in 0..3 {
+        lab.x("green", &old).expect(0);
+    }
+    let holder = stage.begin("green", "held", 1);
+    let prune = |options: &str| {
+        let line = format!(
+            "/host/joblock prune {} --keep 90d --json {options} old 2>/dev/null",
+            stage.store
+        );
+        let done = lab.x("green", &line).expect(0);
+        let told: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        (told["attempts"].clone(), told["jobs"].clone())
+    };
+    for to in [
+        "2036-06-01 12:00:00",
+        "2009-01-01 00:00:00",
+        "2037-06-01 12:00:00",
+    ] {
+        jump(to);
+        assert_eq!(prune("").0, 0, "{to}");
+        let again = format!("/host/joblock run {} --keep 90d old -- true", stage.store);
+        lab.x("green", &again).expect(0);
+        goes_on_beating(&stage, "green", "held");
+        stage.run("green", "-n", "held").finish().expect(HELD);
+        stage.witness.lives("held", 1, "green");
+    }
+    assert_eq!(runs(&stage, "green", "old").len(), 6);
+    // who says that the clock is right is believed; the newest success stays
+    let (deleted, told) = prune("--trust-clock");
+    assert_eq!(deleted, 5, "{told}");
+    stage.witness.let_end("held", 1);
+    holder.finish().expect(0);
+    assert_eq!(stage.outcome("held", 1), "succeeded");
+    looks(&stage, "green", "held");
+    right_clocks(&lab);
+    lab.give_back();
+}
+
 /// A run whose three processes and job are in a cgroup of `limit` (`max`: none).
 fn boxed(stage: &Stage<'_>, job: &str, limit: &str, group: u8, command: &str) -> Finished {
     let line = format!(

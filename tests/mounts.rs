@@ -160,6 +160,55 @@ fn a_dead_mount_that_others_use_holds_no_start_up(
     assert_eq!(place.store.outcomes("job"), ["abandoned", "succeeded"]);
 }
 
+/// The jobs file lies on a mount that hangs: every command says so, and which.
+#[test]
+fn a_jobs_file_on_a_mount_that_hangs_is_told_in_time() {
+    if !may_use_root(WHY) {
+        return;
+    }
+    let place = Place::new(Kind::Local);
+    let url = place.url_in(&place.store.path().display().to_string());
+    let script = format!(
+        "bindfs -o attr_timeout=0 -o entry_timeout=0 $STORE $FAR; : >$STORE/jobs.toml; {joblock} history --config $FAR/jobs.toml; \
+         pkill -STOP -x bindfs; export JOBLOCK_CONFIG=$FAR/jobs.toml; \
+         for line in 'run job -- true' history; do code=0; {joblock} $line || code=$?; [ $code = 69 ]; done; unset JOBLOCK_CONFIG",
+        joblock = joblock(),
+    );
+    let done = place.joblock_at(&url, &script, &["run", "job", "--", "true"]);
+    let said = done.expect(0).err();
+    let told = said.matches("the jobs file").count();
+    assert!(told == 2 && said.contains("does not answer"), "{said}");
+}
+
+/// The job's command lies on a mount that hangs: it is executed later, or never, and a run is ended in time all the same.
+#[rstest]
+#[case::time_limit(&["-t", "1", "-k", "1"], "true", 124)]
+#[case::signal(&[], "kill -TERM $front", 143)]
+#[case::unlock(&[], "$JOBLOCK unlock job --reason x", 79)]
+fn a_command_on_a_mount_that_hangs_is_ended_in_time(
+    #[case] options: &[&str],
+    #[case] then: &str,
+    #[case] code: i32,
+) {
+    if !may_use_root(WHY) {
+        return;
+    }
+    let place = Place::new(Kind::Local);
+    let url = place.url_in(&place.store.path().display().to_string());
+    let begun = "[ \"$(wc -w </proc/$front/task/$front/children)\" = 2 ] && \
+                 [ -n \"$(cat /proc/$(cut -d' ' -f1 /proc/$front/task/$front/children)/task/*/children)\" ]";
+    let script = format!(
+        "bindfs -o attr_timeout=0 -o entry_timeout=0 $STORE $FAR; cp /bin/sleep $STORE/; pkill -STOP -x bindfs; \
+         export JOBLOCK={joblock} JOBLOCK_STORE={url}; \
+         $JOBLOCK run {options} job -- $FAR/sleep 1000 & front=$!; until {begun}; do sleep 0.01; done; \
+         {then}; code=0; wait $front || code=$?; [ $code = {code} ]",
+        joblock = joblock(),
+        options = options.join(" "),
+    );
+    place.joblock_at(&url, &script, &["history"]).expect(0);
+    assert_ne!(place.store.outcomes("job"), ["running"]);
+}
+
 // shows: mount-that-lies shared, lockfile
 #[rstest]
 fn what_is_accepted_is_warned_of_and_stands_in_the_record(

@@ -512,6 +512,64 @@ fn root_uses_a_folder_that_is_its_own_or_made_for_a_group(#[case] group: u32, #[
     store.sh(&[], "a", "true").expect(0);
 }
 
+/// The store's folder was somebody else's, or a group's, and is root's now; one part of it is not.
+// shows: group-member local, shared, lockfile
+#[rstest]
+fn root_uses_no_store_of_which_a_part_is_left_to_others(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+    #[values("spool", "journal")] part: &str,
+    #[values(false, true)] by_the_group: bool,
+) {
+    if !may_use_root(ROOT) {
+        return;
+    }
+    let store = Store::new(kind);
+    chmod(&store.path(), 0o755);
+    store.sh(&[], "a", "true").expect(0);
+    let name = match (kind, part) {
+        (Kind::Lockfile, "spool") => "spool",
+        (Kind::Lockfile, _) => "history.db-journal",
+        (_, "spool") => "joblock.db.spool",
+        (Kind::Local, _) => "joblock.db-wal",
+        (Kind::Shared, _) => "joblock.db-journal",
+    };
+    let path = store.path().join(name);
+    if part == "spool" {
+        let _ = fs::create_dir(&path);
+    } else if !path.exists() {
+        fs::write(&path, "").unwrap();
+    }
+    let (says, mode) = if by_the_group {
+        chown(&path, Some(0), Some(GROUP)).unwrap();
+        ("chmod g-w", if part == "spool" { 0o770 } else { 0o660 })
+    } else {
+        chown(&path, Some(MEMBER), None).unwrap();
+        ("chown root", if part == "spool" { 0o700 } else { 0o600 })
+    };
+    chmod(&path, mode);
+    let refused = store.sh(&[], "a", "true").expect(69);
+    assert!(
+        refused.err().contains(says) && refused.err().contains(name),
+        "{refused}"
+    );
+    let doctor = finish(store.joblock("doctor").arg("--json")).expect(69);
+    assert!(doctor.out().contains(says), "{doctor}");
+    // what stands in SQLite's log would be in the database once it was read
+    let rerun = finish(store.joblock("rerun").arg("a"));
+    let why = if part == "spool" {
+        (125, "can write the history")
+    } else {
+        (69, says)
+    };
+    assert!(
+        rerun.code() == why.0 && rerun.err().contains(why.1),
+        "{rerun}"
+    );
+    // what the line says helps
+    chown(&path, Some(0), Some(0)).unwrap();
+    store.sh(&[], "a", "true").expect(0);
+}
+
 /// A member writes a run of root's into the history, with a command of the member's choice.
 // shows: group-member local, shared, lockfile
 #[rstest]

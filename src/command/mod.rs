@@ -21,6 +21,7 @@ pub mod unlock;
 
 use std::error::Error;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process;
 
@@ -111,12 +112,32 @@ pub fn where_it_may_hang<T: Serialize + DeserializeOwned>(
 type Found<T> = Result<T, (bool, String)>;
 
 /// The jobs file, if there is one.
-pub fn jobs_file(
-    global: &Global,
-    environment: &Environment,
-) -> Result<Option<JobsFile>, config::ConfigError> {
+pub fn jobs_file(global: &Global, environment: &Environment) -> anyhow::Result<Option<JobsFile>> {
     let variable: Option<&OsStr> = environment.config.as_deref();
-    config::load(global.config.as_deref(), variable, environment.euid)
+    let named = global.config.as_deref().or(variable.map(Path::new));
+    if let Some(path) = named
+        && !aside::is_aside()
+        && let Some(mount) = remote::on_the_way(path)
+    {
+        // Whether it can be read is the file's own matter; this is about being answered.
+        let look = || fs::metadata(path).map_or(Vec::new(), |_| vec![1]);
+        if aside::ask(look)
+            .context("no process to look at the jobs file with")?
+            .is_none()
+        {
+            let silent = format!(
+                "the jobs file {}: {}",
+                path.display(),
+                remote::silent(&mount)
+            );
+            return Err(StoreError::Unusable(silent).into());
+        }
+    }
+    Ok(config::load(
+        global.config.as_deref(),
+        variable,
+        environment.euid,
+    )?)
 }
 
 /// Refuses a store that only this container can see; see [`plan::refuse_private_store`].

@@ -14,7 +14,7 @@ use crate::store::trust;
 /// Runs it.
 pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
     let setting = Setting::read(global)?;
-    let database = setting.store.url.database();
+    let (database, parts) = (setting.store.url.database(), setting.store.url.parts());
     let Some(last) = where_it_may_hang(&setting.store.url, || {
         Reading::open(global)?.one(&args.target)
     })?
@@ -31,7 +31,9 @@ pub fn run(args: &RerunArgs, global: &Global) -> anyhow::Result<u8> {
     // A command from the history may name files from where it was given; one of the jobs file must not depend on that.
     if matches!(planned.sources.command, Source::History(_)) {
         // Whoever can write the history can write any command there, and any user's name beside it.
-        let other = where_it_may_hang(&planned.plan.store, || Ok(trust::other_writer(&database)))?;
+        let other = where_it_may_hang(&planned.plan.store, || {
+            Ok(trust::other_writer(&database, &parts))
+        })?;
         if let Some(who) = other {
             bail!(
                 "{who} can write the history, so no command is taken from there: write joblock run {job} -- COMMAND, or give {job} a command in the jobs file",

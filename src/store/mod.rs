@@ -66,6 +66,14 @@ impl StoreUrl {
         }
     }
 
+    /// All files that the store may consist of, besides lock files.
+    pub fn parts(&self) -> Vec<PathBuf> {
+        match self {
+            StoreUrl::Sqlite { path, .. } => sqlite::parts(path),
+            StoreUrl::Lockfile { directory, .. } => lockfile::parts(directory),
+        }
+    }
+
     /// `?server-lease=`.
     pub fn server_lease(&self) -> Option<Duration> {
         match self {

@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{StoreError, freeing, remote};
 
@@ -11,7 +13,7 @@ const FULL: &str = "no space left on its file system: free some, then start agai
 const READ_ONLY: &str =
     "its file system is read-only: remount it for writing, or name another store with --store";
 const DENIED: &str = "permission denied: use sudo, or join the group that owns the store (`joblock init --system --group GROUP` makes one for a group)";
-const DAMAGED: &str = "the database is damaged: put a backup in its place, or move it away together with its -wal, and a new one is made (tokens then begin at 1 again)";
+const DAMAGED: &str = "the database is damaged: put a backup in its place, or move it away together with its -wal, and a new one is made (tokens go on from what the lock files know)";
 const FAILS: &str = "its disk or file server fails, see the kernel's log (dmesg), and start again once it is mended";
 const FOREIGN: &str =
     "the file is not a joblock database: name another store with --store, or move the file away";
@@ -114,7 +116,18 @@ fn readable_only(path: &Path) -> bool {
     [Some(path), path.parent()]
         .into_iter()
         .flatten()
-        .any(|p| writable(p) == Err(rustix::io::Errno::ACCESS))
+        .any(|p| writable(p) == Err(Errno::ACCESS))
+}
+
+/// What SQLite does not say: the disk fails, or was made read-only because of that. The database itself is not opened for this: to close
+/// it would free the locks that SQLite has on it.
+fn complaint_of_folder(path: &Path) -> Option<StoreError> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(path.parent()?, flags, Mode::from_raw_mode(0o600)) {
+        Err(Errno::ROFS) => Some(unusable(path, READ_ONLY)),
+        Err(Errno::IO) => Some(unusable(path, FAILS)),
+        _ => None,
+    }
 }
 
 fn cannot_open(path: &Path) -> StoreError {
@@ -125,10 +138,12 @@ fn cannot_open(path: &Path) -> StoreError {
             .open(path.parent().unwrap_or(path))
         {
             Ok(_) if readable_only(path) => unusable(path, DENIED),
-            Ok(_) => unusable(
-                path,
-                "can't be opened: its -wal or -journal file may belong to another user, see ls -l",
-            ),
+            Ok(_) => complaint_of_folder(path).unwrap_or_else(|| {
+                unusable(
+                    path,
+                    "can't be opened: its -wal or -journal file may belong to another user, see ls -l",
+                )
+            }),
             Err(error) => from_io(path, &error),
         },
         Err(error) => from_io(path, &error),

@@ -120,6 +120,8 @@ pub fn problem(folder: &Path, parts: &[PathBuf]) -> Result<Option<Problem>, Stor
     }
     // Nobody can replace root's files in a sticky folder, but everybody can be there first.
     let open_to_all = meta.mode() & OTHERS != 0;
+    let is_declared = is_made_for_a_group(&meta);
+    let is_local = mount::is_local_at(folder).unwrap_or(true);
     for part in parts {
         let Ok(meta) = part.symlink_metadata() else {
             continue;
@@ -131,6 +133,13 @@ pub fn problem(folder: &Path, parts: &[PathBuf]) -> Result<Option<Problem>, Stor
         if open_to_all && let Some(what) = by_another(&meta) {
             return Ok(found(part, Some(what)));
         }
+        // what is left of a folder that was once somebody else's, or a group's
+        if !is_declared
+            && is_local
+            && let Some(what) = of_part(part, &meta)
+        {
+            return Ok(found(part, Some(what)));
+        }
     }
     let mut above = way.folders.iter();
     Ok(above.find_map(|(path, meta)| found(path, of_folder(path, meta, false))))
@@ -140,6 +149,44 @@ fn by_another(meta: &Metadata) -> Option<String> {
     let uid = meta.uid();
     (uid != 0 && !is_unmapped(uid))
         .then(|| format!("user id {uid} put it there, where everybody can: remove it"))
+}
+
+/// Refuses, for root, a file beside the database at `path` that others can write and the database not: SQLite would take what stands in it
+/// into the database, be it only read.
+pub fn refuse_log_of_others(path: &Path, log: &Path) -> Result<(), StoreError> {
+    let (Ok(of_log), Ok(of_db)) = (log.symlink_metadata(), path.metadata()) else {
+        return Ok(());
+    };
+    let folder = path.parent().and_then(|folder| folder.metadata().ok());
+    let is_alike = of_log.uid() == of_db.uid() && of_log.gid() == of_db.gid();
+    let is_rightly_anothers = is_alike || folder.as_ref().is_some_and(is_made_for_a_group);
+    if !rustix::process::geteuid().is_root()
+        || is_rightly_anothers
+        || !mount::is_local_at(path).unwrap_or(true)
+    {
+        return Ok(());
+    }
+    match of_part(log, &of_log) {
+        None => Ok(()),
+        Some(what) => Err(trouble::unusable(log, &what)),
+    }
+}
+
+fn is_made_for_a_group(folder: &Metadata) -> bool {
+    folder.mode() & (SETGID | GROUP) == SETGID | GROUP
+}
+
+/// Who else than root can write a part of a store that was made for no group.
+fn of_part(path: &Path, meta: &Metadata) -> Option<String> {
+    let at = path.display();
+    let (uid, gid) = (meta.uid(), meta.gid());
+    if uid != 0 && !is_unmapped(uid) {
+        return Some(format!(
+            "it belongs to user id {uid}, not to root: chown root {at}"
+        ));
+    }
+    let by_a_group = meta.mode() & GROUP != 0 && gid != 0 && !meta.is_symlink();
+    by_a_group.then(|| format!("the group with id {gid} can write it, and the store was not made for a group: chmod g-w {at}"))
 }
 
 /// Why root does not write to the open file `path`, whose metadata this is: another user was there first, in a folder that everybody can
@@ -208,8 +255,9 @@ pub fn refuse_for_root(folder: &Path, parts: &[PathBuf]) -> Result<(), StoreErro
     }
 }
 
-/// Whether anybody but the caller and root can change the database at `path`, as far as modes tell; who.
-pub fn other_writer(path: &Path) -> Option<String> {
+/// Whether anybody but the caller and root can change the history in the database at `path` or in its `parts`, as far as modes tell; who.
+/// SQLite takes what stands in the files beside a database for its own, and what waits in the spool comes into the history.
+pub fn other_writer(path: &Path, parts: &[PathBuf]) -> Option<String> {
     let own = rustix::process::geteuid().as_raw();
     let who = |meta: &Metadata| {
         let (uid, mode) = (meta.uid(), meta.mode());
@@ -226,11 +274,11 @@ pub fn other_writer(path: &Path) -> Option<String> {
     let Ok(way) = follow(path) else {
         return Some("who knows who".to_owned());
     };
-    let file = way.path.symlink_metadata().ok();
     let immediate = way.folders.first();
     let above = way.folders.iter().skip(1);
-    file.as_ref()
-        .and_then(who)
+    let mut files = [&way.path].into_iter().chain(parts);
+    files
+        .find_map(|file| who(&file.symlink_metadata().ok()?))
         .or_else(|| immediate.and_then(|(_, meta)| who(meta)))
         .or_else(|| {
             above
@@ -317,12 +365,18 @@ mod tests {
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
         };
+        let log = dir.path().join("x.db-wal");
+        let who = || other_writer(&path, std::slice::from_ref(&log));
         mode(&path, 0o600);
-        assert_eq!(other_writer(&path), None);
+        assert_eq!(who(), None);
         mode(&path, 0o606);
-        assert_eq!(other_writer(&path).as_deref(), Some("everybody"));
+        assert_eq!(who().as_deref(), Some("everybody"));
         mode(&path, 0o600);
+        fs::write(&log, "").expect("a file");
+        mode(&log, 0o602);
+        assert_eq!(who().as_deref(), Some("everybody"));
+        mode(&log, 0o600);
         mode(dir.path(), 0o707);
-        assert_eq!(other_writer(&path).as_deref(), Some("everybody"));
+        assert_eq!(who().as_deref(), Some("everybody"));
     }
 }

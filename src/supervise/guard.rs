@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatu
 use super::cgroup::JobCgroup;
 use super::messages::{Cause, Channel, Ended, FromGuard, FrontToGuard, Received, Status, ToGuard};
 use super::signals::Signals;
-use super::spawn::Spawn;
+use super::spawn::{Spawn, Spawned};
 use super::timer::{Alarm, Suicide};
 use super::{give_up_streams, process, tree};
 use crate::clock::Boot;
@@ -82,7 +82,7 @@ struct Guard<'a> {
     suicide: Suicide,
     lock: Option<OwnedFd>,
     fence: Fence,
-    job: Option<Pid>,
+    job: Option<Spawned>,
     status: Option<Status>,
     leaked: u32,
     front_gone: bool,
@@ -218,8 +218,8 @@ impl Guard<'_> {
         };
         match spawn.start() {
             Ok(job) => {
+                self.tell(&FromGuard::Started(job.pid.as_raw_nonzero().get()));
                 self.job = Some(job);
-                self.tell(&FromGuard::Started(job.as_raw_nonzero().get()));
             }
             Err(error) => {
                 self.status = Some(Status::NotExecuted(
@@ -237,10 +237,10 @@ impl Guard<'_> {
 
     fn pass_on(&self, signal: i32) {
         // Not reaped yet, so the pid is still the job's.
-        if let (Some(job), None) = (self.job, self.status) {
+        if let (Some(job), None) = (&self.job, self.status) {
             // SAFETY: kill(2) on our own child.
             unsafe {
-                libc::kill(job.as_raw_nonzero().get(), signal);
+                libc::kill(job.pid.as_raw_nonzero().get(), signal);
             }
         }
     }
@@ -272,11 +272,11 @@ impl Guard<'_> {
         tree::terminate(signal).unwrap_or_else(|_| {
             // No file to look at /proc with (too many are open): what the kernel reaches without one.
             self.pass_on(signal);
-            if let (Some(job), None, true) = (self.job, self.status, self.sides.own_group) {
-                let _ = rustix::process::kill_process_group(job, Signal::CONT);
+            if let (Some(job), None, true) = (&self.job, self.status, self.sides.own_group) {
+                let _ = rustix::process::kill_process_group(job.pid, Signal::CONT);
                 // SAFETY: kill(2) on the group of our own child, which is not waited for.
                 unsafe {
-                    libc::kill(-job.as_raw_nonzero().get(), signal);
+                    libc::kill(-job.pid.as_raw_nonzero().get(), signal);
                 }
             }
             0
@@ -284,7 +284,7 @@ impl Guard<'_> {
     }
 
     fn next_moment(&self) -> Option<Boot> {
-        self.job?;
+        self.job.as_ref()?;
         self.fence.next_moment(self.status.is_some())
     }
 
@@ -293,7 +293,7 @@ impl Guard<'_> {
         let mut none_left = self.job.is_none();
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
-                Ok(Some((pid, status))) if Some(pid) == self.job && self.status.is_none() => {
+                Ok(Some((pid, status))) if self.is_job(pid) && self.status.is_none() => {
                     self.note(status);
                 }
                 Ok(Some(_)) => {}
@@ -307,14 +307,19 @@ impl Guard<'_> {
         none_left
     }
 
+    fn is_job(&self, pid: Pid) -> bool {
+        self.job.as_ref().is_some_and(|job| job.pid == pid)
+    }
+
     fn note(&mut self, status: WaitStatus) {
         if let Some(signal) = status.stopping_signal() {
             self.tell_front(&FromGuard::Stopped(signal));
             self.front_was_stopped = true;
         } else {
-            self.status = status
-                .exit_status()
-                .map(Status::Exited)
+            let failure = self.job.as_ref().and_then(Spawned::failure);
+            self.status = failure
+                .map(Status::NotExecuted)
+                .or_else(|| status.exit_status().map(Status::Exited))
                 .or_else(|| status.terminating_signal().map(Status::Signaled));
             self.see_to_leftovers();
         }

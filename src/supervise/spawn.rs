@@ -11,7 +11,7 @@ use std::ptr;
 
 use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal};
 
 use super::signals;
 use crate::exit;
@@ -35,13 +35,32 @@ pub struct Spawn<'a> {
     pub own_group: bool,
 }
 
+/// The job's first process, which executes its command, or will.
+pub struct Spawned {
+    /// It.
+    pub pid: Pid,
+    failure: OwnedFd,
+}
+
+impl Spawned {
+    /// What execvp(3), or what comes before it, failed with; `None`: the command was executed. To be asked once the process is gone:
+    /// it may be a long way to the command, on a mount that does not answer.
+    pub fn failure(&self) -> Option<i32> {
+        let mut errno = [0; 4];
+        let read = retry_on_intr(|| rustix::io::read(&self.failure, &mut errno));
+        matches!(read, Ok(4)).then(|| i32::from_ne_bytes(errno))
+    }
+}
+
 impl Spawn<'_> {
-    /// Forks and executes. Must be called from the main thread of a process that has no other: `PR_SET_PDEATHSIG` means
+    /// Forks, and has the child execute the command; does not wait for that. What is sent to the child before is blocked until then.
+    ///
+    /// Must be called from the main thread of a process that has no other: `PR_SET_PDEATHSIG` means
     /// the death of the *thread* that forked (prctl(2)).
     ///
     /// # Errors
-    /// What execvp(3) or fork(2) failed with; `EINVAL` for an argument with a NUL byte.
-    pub fn start(self) -> io::Result<Pid> {
+    /// What fork(2) failed with; `EINVAL` for an argument with a NUL byte.
+    pub fn start(self) -> io::Result<Spawned> {
         let words = self
             .command
             .iter()
@@ -70,15 +89,7 @@ impl Spawn<'_> {
             child.run(failed.as_raw_fd())
         };
         drop(failed);
-        let mut errno = [0; 4];
-        if matches!(
-            retry_on_intr(|| rustix::io::read(&failure, &mut errno)),
-            Ok(4)
-        ) {
-            let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
-            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
-        }
-        Ok(pid)
+        Ok(Spawned { pid, failure })
     }
 }
 

@@ -262,8 +262,8 @@ fn of_code(arena: &Arena, tried: &Tried, code: i32, seen: Option<&Seen>) -> Opti
         125 if arena.kind.has_leases() && tried.said.contains(STARVED) => true,
         // killed before front had heard of the job's start
         125 => tormented && (!began || tried.killed & GUARD != 0),
-        // see STARVED
-        137 | 143 => tried.was_tormented() || arena.kind.has_leases(),
+        // see STARVED; a grant whose lock file is deleted becomes a lease on any store
+        137 | 143 => tormented || arena.kind.has_leases(),
         _ => began && code == i32::from(tried.attempt.code) && tried.attempt.limit.is_none(),
     };
     let patient = code == 75 && tried.attempt.wait.is_some() && tried.calm;

@@ -73,7 +73,7 @@ struct Inner {
 }
 
 /// What it consists of besides lock files.
-fn parts(folder: &Path) -> Vec<PathBuf> {
+pub fn parts(folder: &Path) -> Vec<PathBuf> {
     let names = ["history.db", "history.db-journal", "history.gate", "spool"];
     names.map(|name| folder.join(name)).into()
 }

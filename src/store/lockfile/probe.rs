@@ -36,16 +36,23 @@ pub fn locks(folder: &Path, posix: bool) -> Vec<Finding> {
     let path = folder.join(format!("probe.{}", RunId::random()));
     let mut findings = Vec::new();
     if let Err(error) = try_locks(&path, posix, &mut findings) {
-        let advice = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; run doctor as a user who may write there",
-            _ => "",
+        // also where the mount table does not say so: ext4 after an error
+        let (level, advice) = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                (Level::Warning, "; run doctor as a user who may write there")
+            }
+            io::ErrorKind::ReadOnlyFilesystem => (
+                Level::Bad,
+                "; no job starts there: see the kernel's log (dmesg), and remount it for writing",
+            ),
+            _ => (Level::Warning, ""),
         };
         let detail = format!(
             "{}: could not be tried to the end: {error}{advice}",
             folder.display()
         );
         findings.push(Finding {
-            level: Level::Warning,
+            level,
             what: "locks".into(),
             detail,
         });

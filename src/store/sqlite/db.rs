@@ -96,6 +96,7 @@ impl Db {
         let broken = |error: io::Error| trouble::from_io(path, &error);
         for end in ["-wal", "-shm", "-journal"] {
             trust::check_part(&beside(path, end), false)?;
+            trust::refuse_log_of_others(path, &beside(path, end))?;
         }
         file::look_anew(path).map_err(broken)?;
         if !check_file(path)? {

@@ -65,7 +65,7 @@ struct Inner {
 }
 
 /// All that a store may consist of.
-fn parts(path: &Path) -> Vec<PathBuf> {
+pub fn parts(path: &Path) -> Vec<PathBuf> {
     ["", "-wal", "-shm", "-journal", ".locks", ".spool"]
         .map(|end| beside(path, end))
         .into()

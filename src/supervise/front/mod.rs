@@ -141,7 +141,7 @@ impl Front<'_> {
     fn without_a_grant(&mut self) -> Option<u8> {
         if self.keeper_gone {
             Self::error(
-                "the keeper, joblock's process at the store, was killed: the job was not started",
+                "the keeper, joblock's process at the store, was killed: the job was not started, and this attempt may be in no history",
             );
             return Some(
                 self.cancelled
