@@ -9,10 +9,14 @@
 mod attempts;
 #[path = "simulation/chance.rs"]
 mod chance;
+#[path = "simulation/delays.rs"]
+mod delays;
 #[path = "simulation/effects.rs"]
 mod effects;
 #[path = "common/evidence.rs"]
 mod evidence;
+#[path = "simulation/excuses.rs"]
+mod excuses;
 #[path = "simulation/faults.rs"]
 mod faults;
 #[path = "simulation/guard.rs"]
