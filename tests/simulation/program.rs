@@ -37,7 +37,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use world::World;
+use excuses::EXCUSES;
+use world::{Tallies, World};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -81,6 +82,23 @@ fn trace(seed: u64) -> ExitCode {
     }
 }
 
+/// Each by its name.
+fn figures(tallies: &Tallies) -> impl Iterator<Item = (String, u64)> {
+    let counted = [
+        ("grants", tallies.grants),
+        ("from_gone", tallies.at_once),
+        ("lapsed", tallies.lapsed),
+        ("lost", tallies.lost),
+        ("faults", tallies.faults),
+        ("fenced", tallies.fenced),
+    ];
+    let excused = EXCUSES.iter().zip(tallies.excused);
+    counted
+        .into_iter()
+        .map(|(name, n)| (name.to_owned(), n))
+        .chain(excused.map(|(excuse, n)| (format!("{excuse:?}"), n)))
+}
+
 fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(0);
@@ -101,7 +119,7 @@ fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
                     world.go();
                     let mut sums = sums.lock().expect("nobody panicked");
                     let one = ("seeds".to_owned(), 1);
-                    for (name, n) in world.tallies.figures().chain([one]) {
+                    for (name, n) in figures(&world.tallies).chain([one]) {
                         *sums.entry(name).or_insert(0) += n;
                     }
                     drop(sums);

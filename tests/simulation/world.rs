@@ -141,25 +141,6 @@ pub struct Tallies {
     pub excused: [u64; EXCUSES.len()],
 }
 
-impl Tallies {
-    /// Each by its name.
-    pub fn figures(&self) -> impl Iterator<Item = (String, u64)> {
-        let tallies = [
-            ("grants", self.grants),
-            ("from_gone", self.at_once),
-            ("lapsed", self.lapsed),
-            ("lost", self.lost),
-            ("faults", self.faults),
-            ("fenced", self.fenced),
-        ];
-        let excused = EXCUSES.iter().zip(self.excused);
-        tallies
-            .into_iter()
-            .map(|(name, n)| (name.to_owned(), n))
-            .chain(excused.map(|(excuse, n)| (format!("{excuse:?}"), n)))
-    }
-}
-
 impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut chance = Chance::new(seed);
