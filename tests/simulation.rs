@@ -33,6 +33,9 @@ mod machine;
 mod planted;
 #[path = "simulation/processes.rs"]
 mod processes;
+#[expect(dead_code, reason = "records alone are needed here")]
+#[path = "common/request.rs"]
+mod request;
 #[path = "simulation/rules.rs"]
 mod rules;
 #[path = "simulation/run.rs"]
@@ -55,11 +58,13 @@ use joblock::lease::row::Row;
 use joblock::lease::takeover::FileId;
 use joblock::name::{LockName, RunId, Token};
 use joblock::store::Holder;
-use joblock::store::sqlite::{locks, schema};
+use joblock::store::record::{OutOfMemory, Outcome as Real, RunRecord};
+use joblock::store::sqlite::{locks, rows, schema};
 use joblock::{clock, lease, name};
 use planted::{BUGS, Bug, Change};
 use proptest::prelude::*;
 use rusqlite::Connection;
+use store::{Outcome, Tables};
 use world::World;
 
 /// How long fresh seeds are tried by `make check`, and how many there must have been at least.
@@ -559,6 +564,55 @@ proptest! {
             };
             prop_assert_eq!(played, real);
             prop_assert_eq!(&row, &locks::get(&conn, &lock).expect("it is read"));
+        }
+    }
+
+    /// What the simulator plays on a list, SQLite does to the history.
+    #[test]
+    fn the_simulators_history_is_the_databases(
+        writes in prop::collection::vec((0usize..3, 0usize..5, any::<bool>()), 1..30)
+    ) {
+        let conn = Connection::open_in_memory().expect("a database");
+        conn.execute_batch(schema::TABLES).expect("tables");
+        let records = [(); 3].map(|()| request::record("sync"));
+        let mut tables = Tables::default();
+        for (run, outcome, by_another) in writes {
+            let begun = &records[run];
+            if by_another {
+                tables.abandon(run);
+                rows::abandon(&conn, &begun.run_id, Real::Abandoned, OutOfMemory::No).expect("it works");
+            } else {
+                let (played, outcome) = [
+                    (Outcome::Running, Real::Running),
+                    (Outcome::Ended, Real::Succeeded),
+                    (Outcome::Abandoned, Real::Abandoned),
+                    (Outcome::Refused, Real::Refused),
+                    (Outcome::NotStarted, Real::NotStarted),
+                ][outcome];
+                tables.upsert(run, played);
+                let end = (played == Outcome::Ended).then(request::success);
+                let record = RunRecord { outcome, end, ..begun.clone() };
+                rows::upsert(&conn, &record).expect("it works");
+            }
+            let mut statement = conn.prepare("SELECT run_id, outcome FROM runs ORDER BY id").expect("SQL");
+            let real: Vec<(String, String)> = statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .expect("rows")
+                .collect::<Result<_, _>>()
+                .expect("rows");
+            let word = |outcome| match outcome {
+                Outcome::Running => "running",
+                Outcome::Ended => "succeeded",
+                Outcome::Abandoned => "abandoned",
+                Outcome::Refused => "refused",
+                Outcome::NotStarted => "not-started",
+            };
+            let played: Vec<_> = tables
+                .history
+                .iter()
+                .map(|(run, outcome)| (records[*run].run_id.to_string(), word(*outcome).to_owned()))
+                .collect();
+            prop_assert_eq!(played, real);
         }
     }
 }
