@@ -21,11 +21,11 @@ pub struct Kept {
 impl World {
     /// The sighting of `run` is in the store.
     pub fn sighting_kept(&mut self, run: usize, mark: Mark) {
-        let (now, looked) = (self.now, self.runs[run].watch.looked);
+        let (now, asked) = (self.now, self.runs[run].watch.asked);
         let place = self.runs[run].place;
         let kept = self.kept.entry(place).or_insert(Kept { mark, since: now });
-        // who looked before it stood there, and kept its own later, begins anew
-        if kept.mark != mark || looked < kept.since {
+        // who asked before it stood there distrusts it, and may keep its own much later, if it is stopped meanwhile
+        if kept.mark != mark || asked < kept.since {
             *kept = Kept { mark, since: now };
         }
     }
