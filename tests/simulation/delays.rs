@@ -2,7 +2,7 @@
 //! down once more, and true time is what counts.
 //!
 //! While anything may go wrong: whoever looks TTL·(1+ρ) or more after what was seen from its place was first kept, and sees the
-//! same, is not told to wait. That needs no slack, as both moments are what the store did.
+//! same, is not told to wait. That needs no slack: what the product measures begins before the sighting is kept, and ends as this does.
 //!
 //! When nothing goes wrong any more: the lock is granted again within the time that [`World::check_delay`] adds up.
 

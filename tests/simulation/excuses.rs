@@ -1,5 +1,5 @@
 //! Two trees at once that no rule is broken by, as nobody promised to keep them apart. Each excuse has a name and says where that is
-//! told: in docs/guarantees.md, by the id of its row in tests/guarantees.toml, or in the list at its end. Pairs are counted by it, so that an excuse that
+//! told: in docs/guarantees.md, by the id of its row in tests/guarantees.toml, or in the list at its end; or that it is not. Pairs are counted by it, so that an excuse that
 //! swallows more than it should is noticed.
 
 use super::run::Role;
@@ -16,31 +16,32 @@ pub enum Excuse {
     ClockStopped,
     /// The list: a lock file that is deleted while guard or keeper is dead or stopped.
     LockFileDeleted,
-    /// The list: a lock file that is deleted when the history can't be written either.
+    /// The list: a lock file that is deleted when the history can't be written either, as the store is cut off or slow. That the
+    /// machine was frozen is not told.
     LockFileDeletedUnwritten,
     /// The list: a lock file that is deleted in the very moment that the history can't be written either.
     GrantUnknown,
     /// The list: a database that is put back while the lock file has lost the newest token too.
     TokenHidden,
-    /// The same, the lock file having been replaced.
+    /// Not told: a database that is put back while the run lives whose lock file was deleted, so that its lease in the row is lost.
     PutBackWithoutLockFile,
     /// `server-forgets`: a start which is under way in that moment.
     ForgottenBeforeGrant,
     /// `server-forgets`: a job whose keeper is dead, or cut off from the server.
     ForgottenUnattended,
-    /// `server-forgets`: a keeper that was stopped, its machine frozen or the server slow for as long.
+    /// Not told: a keeper that was stopped, its machine frozen or the server slow, and so silent.
     ForgottenSilent,
     /// `all-killed`, and the list: a daemon, where no kernel lock reaches.
     AllKilled,
-    /// The keeper is left of the three.
+    /// Not told: guard and front killed, and the keeper, which should end what is left, stopped or waiting for the store.
     KeeperLeft,
-    /// The list: whoever stops the guard *and* front.
+    /// The list: whoever stops the guard *and* front; a guard that was stopped is dead by its own timer.
     FrontStopped,
     /// Front goes on again, the guard being dead, and ends what is left.
     FrontGoesOn,
     /// The list: `lockfile:` from another container of the machine, guard and keeper dead and the descriptor closed.
     DescriptorClosed,
-    /// The same on a local `sqlite:` store. Condition 5 in the README: what closed the descriptor and can't be seen into.
+    /// The same on a local `sqlite:` store: not told in the list, which names `lockfile:` alone.
     DescriptorClosedLocal,
 }
 
