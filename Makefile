@@ -72,9 +72,9 @@ faults:
 power:
 	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --profile campaign --test power_loss -- --nocapture
 
-# The lease's own code in simulated worlds: SEEDS of them, or one, told line by line: make simulate SEED=7. THREADS: all cores.
+# The lease's own code in simulated worlds: SEEDS of them, the first FROM (else the clock says), or one, told line by line: make simulate SEED=7. THREADS: all cores.
 simulate:
-	JOBLOCK_RECORD=1 JOBLOCK_SIMULATE_SEEDS=$(or $(SEEDS),1000000) JOBLOCK_SIMULATE_SEED=$(SEED) JOBLOCK_SIMULATE_THREADS=$(THREADS) \
+	JOBLOCK_RECORD=1 JOBLOCK_SIMULATE_SEEDS=$(or $(SEEDS),1000000) JOBLOCK_SIMULATE_FROM=$(FROM) JOBLOCK_SIMULATE_SEED=$(SEED) JOBLOCK_SIMULATE_THREADS=$(THREADS) \
 		cargo test --locked --test simulation worlds -- --nocapture
 
 # Every small change that cargo-mutants (cargo install cargo-mutants) knows in what decides and in the stores: hours.

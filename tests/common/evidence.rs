@@ -58,8 +58,11 @@ impl Record {
         self
     }
 
-    /// Adds the numbers of an earlier run, and names what was measured then, too.
+    /// Adds the numbers of an earlier run, and names what was measured then, and by which command, too.
     fn add(&mut self, earlier: &Record) {
+        if !earlier.command.split("; ").any(|c| c == self.command) {
+            self.command = format!("{}; {}", earlier.command, self.command);
+        }
         for (name, value) in &earlier.figures {
             match self.figures.iter_mut().find(|(own, _)| own == name) {
                 Some((_, own)) => {

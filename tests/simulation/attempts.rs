@@ -10,11 +10,16 @@ use super::run::{Front, Guard, Keeper, Pending, Plan, Process, ROLES, Role, Run,
 use super::world::{Event, World, say};
 
 impl World {
-    pub fn cron(&mut self, place: usize) {
-        let every = match self.quiet {
+    /// Half of it to three halves lie between two attempts of cron's.
+    pub fn attempts_every(&self) -> Time {
+        match self.quiet {
             Some(_) => self.profile.base_ttl * SECOND / 8 + SECOND,
             None => self.profile.cron_every,
-        };
+        }
+    }
+
+    pub fn cron(&mut self, place: usize) {
+        let every = self.attempts_every();
         let next = every / 2 + self.chance.below(every);
         self.at(next, Event::Cron(place));
         let (host, container) = self.places[place];
@@ -120,6 +125,7 @@ impl World {
 
     pub fn be_quiet(&mut self) {
         self.quiet = Some(self.now);
+        self.settled = self.settles();
         say!(self, usize::MAX, "world", "no more faults");
         self.store.full_until = 0;
         self.store.slow_until = 0;

@@ -199,6 +199,7 @@ impl World {
             }
             Ask::Remember(sighting) => {
                 self.store.tables.sightings.insert(place, *sighting);
+                self.sighting_kept(run, sighting.mark);
                 Answer::Done
             }
             Ask::Sweep(old) => return self.sweep(run, *old),
@@ -266,6 +267,7 @@ impl World {
                     run,
                 );
                 self.store.tables.sightings.clear();
+                self.kept.clear();
                 self.store.tables.upsert(run, Outcome::Running);
                 Answer::Done
             }
@@ -392,6 +394,7 @@ impl World {
             run,
         );
         self.store.tables.sightings.clear();
+        self.kept.clear();
         self.store.tables.upsert(run, Outcome::Running);
         self.granted(run, token);
         Answer::Written(Written::Granted(token))

@@ -3,6 +3,7 @@
 use crate::lease::blocks;
 use crate::name::Token;
 
+use super::excuses::Excuse;
 use super::machine::{MS, SECOND, Time};
 use super::run::{Keeper, ROLES, Role};
 use super::store::{Block, Kind};
@@ -225,7 +226,7 @@ impl World {
                 && (spooled || self.runs[run].watch.granted_at.is_some())
             {
                 // its grant did not come into the history either
-                self.runs[run].watch.excused = true;
+                self.runs[run].watch.excused = Some(Excuse::GrantUnknown);
                 self.tokens_unknown = true;
             }
         }
@@ -238,7 +239,7 @@ impl World {
         for other in self.active.clone() {
             let theirs = self.runs[other].lock.map(|lock| lock.file);
             if theirs.is_some() && theirs != file {
-                self.runs[other].watch.excused = true;
+                self.runs[other].watch.excused = Some(Excuse::GrantUnknown);
                 self.tokens_unknown = true;
             }
         }
@@ -254,7 +255,7 @@ impl World {
         if let Block::Slot(hidden) = &self.store.files[file].blocks[at]
             && hidden.token > token
         {
-            self.runs[hidden.run].watch.excused = true;
+            self.runs[hidden.run].watch.excused = Some(Excuse::TokenHidden);
             self.tokens_unknown = true;
         }
     }
@@ -288,13 +289,15 @@ impl World {
         );
         self.store.tables = self.store.backup.clone();
         self.store.generation += 1;
+        self.rows = self.store.tables.history.len();
+        self.kept.clear();
         for run in &mut self.runs {
             run.watch.history_lost = true;
         }
         for run in self.active.clone() {
             let r = &mut self.runs[run];
             if r.watch.replaced.is_some() {
-                r.watch.excused = true;
+                r.watch.excused = Some(Excuse::PutBackWithoutLockFile);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::lease::file_taker::{self, FileTaker};
 use crate::lease::holder::{By, Lease};
-use crate::lease::taker::{Over, Taker, Written};
+use crate::lease::taker::{Over, Step, Taker, Written};
 use crate::lease::timing::Timing;
 
 use super::machine::{MS, SECOND};
@@ -62,6 +62,7 @@ impl World {
             }
             (Keeper::Locking, Answer::Locked(true)) => {
                 let before = self.clock(run);
+                self.runs[run].watch.asked = self.now;
                 let lockfile = self.profile.kind.is_lockfile();
                 self.runs[run].keeper = if lockfile {
                     Keeper::FileBeginning(before)
@@ -158,7 +159,13 @@ impl World {
             }
             Answer::Failed => return self.refuse(run, Outcome::NotStarted),
             Answer::Written(written) => taker.written(written),
-            Answer::Looked(looked) => taker.looked(&looked, now),
+            Answer::Looked(looked) => {
+                let step = taker.looked(&looked, now);
+                if matches!(step, Step::Remember(_) | Step::Over(Over::Until(_))) {
+                    self.told_to_wait(run, &looked.seen);
+                }
+                step
+            }
             Answer::Alive(alive) => taker.cleared(alive, now),
             Answer::Mark(mark) => taker.looked_again(mark, now),
             // of a claim, or of a sighting that was kept
@@ -216,7 +223,14 @@ impl World {
             Answer::Failed => return self.refuse(run, Outcome::NotStarted),
             Answer::Looked(looked) => {
                 old = looked.row.as_ref().map(|row| row.holder);
-                taker.looked(&looked.seen, looked.known, now)
+                let step = taker.looked(&looked.seen, looked.known, now);
+                if matches!(
+                    step,
+                    file_taker::Step::Remember(_) | file_taker::Step::Over(Over::Until(_))
+                ) {
+                    self.told_to_wait(run, &looked.seen);
+                }
+                step
             }
             Answer::Alive(alive) => taker.cleared(alive, now),
             Answer::Mark(mark) => taker.looked_again(mark, now),

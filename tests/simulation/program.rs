@@ -14,7 +14,9 @@ mod name;
 
 mod attempts;
 mod chance;
+mod delays;
 mod effects;
+mod excuses;
 mod faults;
 mod guard;
 mod holding;
@@ -28,12 +30,15 @@ mod statement;
 mod store;
 mod world;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use world::World;
+use excuses::EXCUSES;
+use world::{Tallies, World};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -77,11 +82,28 @@ fn trace(seed: u64) -> ExitCode {
     }
 }
 
+/// Each by its name.
+fn figures(tallies: &Tallies) -> impl Iterator<Item = (String, u64)> {
+    let counted = [
+        ("grants", tallies.grants),
+        ("from_gone", tallies.at_once),
+        ("lapsed", tallies.lapsed),
+        ("lost", tallies.lost),
+        ("faults", tallies.faults),
+        ("fenced", tallies.fenced),
+    ];
+    let excused = EXCUSES.iter().zip(tallies.excused);
+    counted
+        .into_iter()
+        .map(|(name, n)| (name.to_owned(), n))
+        .chain(excused.map(|(excuse, n)| (format!("{excuse:?}"), n)))
+}
+
 fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let broken = AtomicBool::new(false);
-    let sums: [AtomicU64; 7] = Default::default();
+    let sums = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
@@ -95,13 +117,12 @@ fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
                     let seed = first.wrapping_add(n);
                     let mut world = World::new(seed, false);
                     world.go();
-                    let t = world.tallies;
-                    for (sum, n) in sums
-                        .iter()
-                        .zip([1, t.grants, t.at_once, t.lapsed, t.lost, t.faults, t.fenced])
-                    {
-                        sum.fetch_add(n, Ordering::Relaxed);
+                    let mut sums = sums.lock().expect("nobody panicked");
+                    let one = ("seeds".to_owned(), 1);
+                    for (name, n) in figures(&world.tallies).chain([one]) {
+                        *sums.entry(name).or_insert(0) += n;
                     }
+                    drop(sums);
                     if let Some(violation) = world.violation {
                         println!("seed {seed}: {violation}");
                         broken.store(true, Ordering::Relaxed);
@@ -110,19 +131,8 @@ fn many(first: u64, count: u64, seconds: u64, threads: u64) -> ExitCode {
             });
         }
     });
-    for (name, sum) in [
-        "seeds",
-        "grants",
-        "from_gone",
-        "lapsed",
-        "lost",
-        "faults",
-        "fenced",
-    ]
-    .iter()
-    .zip(&sums)
-    {
-        println!("{name} {}", sum.load(Ordering::Relaxed));
+    for (name, sum) in sums.into_inner().expect("nobody panicked") {
+        println!("{name} {sum}");
     }
     ExitCode::from(u8::from(broken.load(Ordering::Relaxed)))
 }

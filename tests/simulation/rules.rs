@@ -11,7 +11,7 @@ use super::store::{Kind, Outcome};
 use super::world::{World, say};
 
 impl World {
-    fn ninths(&self, run: usize, tenths_of_ninths: u64) -> u64 {
+    pub fn ninths(&self, run: usize, tenths_of_ninths: u64) -> u64 {
         let ttl = u64::try_from(self.runs[run].plan.ttl.as_nanos()).expect("short");
         ttl / 90 * tenths_of_ninths
     }
@@ -26,7 +26,7 @@ impl World {
         // and the token. Its guard refuses to start; what counts is what jobs see. The same where the server forgot the lock meanwhile.
         let late = self.profile.kind == Kind::FileLease
             || self.tokens_unknown
-            || self.excused_by_a_forgetful_server(run);
+            || self.excused_by_a_forgetful_server(run).is_some();
         if !late && self.newest.is_some_and(|newest| token <= newest) {
             self.violate(format!(
                 "token {token} is given after {}",
@@ -40,7 +40,7 @@ impl World {
             self.violate(format!("token {token} leaves some out"));
         }
         // a grant that comes too late takes no token from the one who has the lock
-        if !self.excused_by_a_forgetful_server(run) {
+        if self.excused_by_a_forgetful_server(run).is_none() {
             self.newest = self.newest.max(Some(token));
         }
         if self.quiet.is_some() {
@@ -134,16 +134,16 @@ impl World {
         let token = self.runs[run].token;
         if token <= self.register
             && !self.tokens_unknown
-            && !self.excused_by_its_machine(run)
-            && !self.excused_by_a_replaced_file(run)
-            && !self.excused_by_a_forgetful_server(run)
+            && self.excused_by_its_machine(run).is_none()
+            && self.excused_by_a_replaced_file(run).is_none()
+            && self.excused_by_a_forgetful_server(run).is_none()
         {
             self.violate(format!("run {run} begins with an old token"));
         }
-        if !self.excused_by_a_forgetful_server(run) {
+        if self.excused_by_a_forgetful_server(run).is_none() {
             self.register = self.register.max(token);
         }
-        if !self.store.tables.history.contains_key(&run)
+        if self.store.tables.stands(run).is_none()
             && !self.runs[run].watch.history_lost
             && !self.store.spool.iter().any(|(r, ..)| *r == run)
         {
@@ -170,6 +170,8 @@ impl World {
                 self.check_overlap(self.living[other], run);
             }
         }
+        self.check_rows();
+        self.check_delay();
         if let (Some(quiet), None) = (self.quiet, self.free_again)
             && self.now > quiet + 60 * SECOND + self.profile.base_ttl * SECOND * 26 / 10
         {
@@ -196,9 +198,9 @@ impl World {
         let was_able =
             guard.alive && !guard.stopped && guard.able_since + self.ninths(run, 10) < self.now;
         if (was_able || clock >= sent.0 + self.ninths(run, 78))
-            && !self.excused_by_its_machine(run)
-            && !self.unattended(run)
-            && !self.excused_by_a_replaced_file(run)
+            && self.excused_by_its_machine(run).is_none()
+            && self.unattended(run).is_none()
+            && self.excused_by_a_replaced_file(run).is_none()
         {
             self.violate(format!("run {run} runs past its deadline"));
         }
@@ -210,100 +212,34 @@ impl World {
         } else {
             (b, a)
         };
-        if self.runs[old].watch.excused
-            || self.runs[new].token == self.runs[old].token && self.runs[new].watch.excused
-            || self.excused_by_its_machine(old)
-            || self.excused_by_a_replaced_file(old)
-            || self.excused_by_a_forgetful_server(old)
-            || self.runs[new].token == self.runs[old].token
-                && self.excused_by_a_forgetful_server(new)
-            || self.granted_what_was_forgotten(new)
-        {
+        match self.excuse(old, new) {
+            Some(excuse) => {
+                if self.excused.insert((old, new)) {
+                    self.tallies.excused[excuse as usize] += 1;
+                }
+            }
+            None => self.violate(format!("runs {old} and {new} run at once")),
+        }
+    }
+
+    /// Rows come, one for each run, and none goes.
+    fn check_rows(&mut self) {
+        let rows = &self.store.tables.history;
+        let (before, count) = (self.rows, rows.len());
+        if count == before {
             return;
         }
-        if self.excused_as_leftovers(old, new) {
-            return;
+        self.rows = count;
+        let new = rows.get(before..).unwrap_or_default();
+        let twice = new
+            .iter()
+            .enumerate()
+            .find(|(at, (run, _))| rows[..before + at].iter().any(|(other, _)| other == run));
+        if let Some((_, (run, _))) = twice {
+            self.violate(format!("run {run} stands in the history twice"));
+        } else if count < before {
+            self.violate("a row of the history is gone".into());
         }
-        self.violate(format!("runs {old} and {new} run at once"));
-    }
-
-    /// Frozen, it does not run; thawed, or back after its clock stood still unseen, it may take as long as its deadline asks.
-    fn excused_by_its_machine(&self, run: usize) -> bool {
-        let host = &self.hosts[self.runs[run].place.host];
-        let thawed = host.thawed > 0 && self.now < host.thawed + self.ninths(run, 20);
-        let ttl = self.ninths(run, 100);
-        host.frozen.is_some() || thawed || host.unstalled.is_some_and(|at| self.now < at + ttl)
-    }
-
-    /// Guard and front, which could kill what is left, are dead or stopped, or front has only just gone on.
-    fn unattended(&self, run: usize) -> bool {
-        let front = self.runs[run].processes[Role::Front as usize];
-        !self.runs[run].alive(Role::Guard)
-            && (!front.alive
-                || front.stopped
-                || front.able_since > 0 && self.now < front.able_since + self.ninths(run, 15))
-    }
-
-    /// Leftovers that none of their own ends in time: the next run's sweep finds them if it follows at once in the same pid
-    /// namespace, and elsewhere the locked descriptor speaks for them, if they kept it and kernel locks reach there.
-    fn excused_as_leftovers(&self, old: usize, new: usize) -> bool {
-        let (run, next) = (&self.runs[old], &self.runs[new]);
-        let follows = run.token.map(Token::next) == next.token;
-        if run.place == next.place && follows {
-            return false;
-        }
-        let leased = matches!(self.profile.kind, Kind::Reach | Kind::NoReach);
-        let reach = self.profile.kind != Kind::NoReach && run.watch.replaced.is_none();
-        if leased || run.watch.replaced.is_some() {
-            // there was a whole lease's time for front
-            return self.unattended(old) && !(reach && run.holds_lock());
-        }
-        !run.alive(Role::Guard) && !run.holds_lock()
-    }
-
-    /// A kernel lock is all that these have: if its file is replaced, the keeper alone can notice.
-    fn excused_by_a_replaced_file(&self, run: usize) -> bool {
-        let Some(replaced) = self.runs[run].watch.replaced else {
-            return false;
-        };
-        let keeper = self.runs[run].processes[Role::Keeper as usize];
-        let guard = self.runs[run].processes[Role::Guard as usize];
-        let host = &self.hosts[self.runs[run].place.host];
-        matches!(self.profile.kind, Kind::Local | Kind::FileForGood)
-            && (!guard.alive
-                || guard.able_since > replaced
-                || self.runs[run].guard.fence.suicide_at().is_none()
-                || !keeper.alive
-                || keeper.stopped
-                || keeper.able_since > replaced
-                || host.cut_until > replaced
-                || host.thawed > replaced
-                || self.store.slow_until > replaced)
-    }
-
-    /// The server forgot its lock before it was granted, and its client will never know: a write that was under way then lands in the midst
-    /// of what comes after, and a keeper that was stopped goes on, over whomever the server gave the lock to meanwhile.
-    fn granted_what_was_forgotten(&self, run: usize) -> bool {
-        let forgotten = self.runs[run].lock.and_then(|lock| lock.forgotten);
-        let granted = self.runs[run].watch.granted_at;
-        self.profile.kind == Kind::FileForGood
-            && forgotten.is_some_and(|forgotten| granted.is_none_or(|at| at > forgotten))
-    }
-
-    /// The server forgot its lock, and no heartbeat of its keeper's could show others that it lives.
-    fn excused_by_a_forgetful_server(&self, run: usize) -> bool {
-        let Some(forgotten) = self.runs[run].lock.and_then(|lock| lock.forgotten) else {
-            return false;
-        };
-        let keeper = self.runs[run].processes[Role::Keeper as usize];
-        let host = &self.hosts[self.runs[run].place.host];
-        self.granted_what_was_forgotten(run)
-            || !keeper.alive
-            || keeper.stopped
-            || keeper.able_since > forgotten
-            || host.cut_until > forgotten
-            || host.thawed > forgotten
-            || self.store.slow_until > forgotten
     }
 
     /// At the end: every attempt has its row, and every end that somebody could record is recorded.
@@ -319,12 +255,9 @@ impl World {
                 .iter()
                 .rev()
                 .find(|(r, _, outcome)| *r == run && *outcome != Outcome::Running);
-            let stands = spooled.map(|(_, _, outcome)| *outcome).or(self
-                .store
-                .tables
-                .history
-                .get(&run)
-                .copied());
+            let stands = spooled
+                .map(|(_, _, outcome)| *outcome)
+                .or(self.store.tables.stands(run));
             let fits = match stands {
                 _ if watch.keeper_finished && watch.began.is_some() || watch.recorder_finished => {
                     stands == Some(Outcome::Ended)

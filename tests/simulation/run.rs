@@ -14,6 +14,7 @@ use crate::lease::takeover::{Mark, Sighting};
 use crate::lease::taker::{self, Taker, Written};
 use crate::name::{RunId, Token};
 
+use super::excuses::Excuse;
 use super::machine::{Place, Time};
 use super::store::{Outcome, Slot, Who};
 
@@ -285,10 +286,12 @@ pub struct Watch {
     pub taken_over: Option<Time>,
     /// The claim on its grant was overwritten by one on a grant before.
     pub claim_hidden: bool,
+    /// It had the kernel lock, and read its clock before it looked, then.
+    pub asked: Time,
     /// What it found when it looked: for [`Watch::taken_over`].
     pub looked: Time,
-    /// The design promises nothing about its overlaps any more.
-    pub excused: bool,
+    /// Nothing is promised about its overlaps any more, and why.
+    pub excused: Option<Excuse>,
     /// Nobody could record its end, and it said so.
     pub told_loss: bool,
     /// The keeper lived to its own end.

@@ -58,21 +58,37 @@ pub enum Outcome {
 pub struct Tables {
     pub row: Option<Row<Who>>,
     pub sightings: HashMap<Place, Sighting>,
-    pub history: HashMap<usize, Outcome>,
+    /// In the order in which they were inserted.
+    pub history: Vec<(usize, Outcome)>,
 }
 
 impl Tables {
+    fn row_of(&mut self, run: usize) -> Option<&mut Outcome> {
+        let row = self.history.iter_mut().rev().find(|(r, _)| *r == run);
+        row.map(|(_, outcome)| outcome)
+    }
+
+    /// What the history says of `run`.
+    pub fn stands(&self, run: usize) -> Option<Outcome> {
+        let row = self.history.iter().rev().find(|(r, _)| *r == run);
+        row.map(|(_, outcome)| *outcome)
+    }
+
     /// `rows::upsert`: what has an end keeps it.
     pub fn upsert(&mut self, run: usize, outcome: Outcome) {
-        let entry = self.history.entry(run).or_insert(outcome);
-        if matches!(entry, Outcome::Running | Outcome::Abandoned) && outcome != Outcome::Running {
-            *entry = outcome;
+        match self.row_of(run) {
+            Some(row @ (Outcome::Running | Outcome::Abandoned)) if outcome != Outcome::Running => {
+                *row = outcome;
+            }
+            Some(_) => {}
+            None => self.history.push((run, outcome)),
         }
     }
 
+    /// `rows::abandon`.
     pub fn abandon(&mut self, run: usize) {
-        if let Some(entry @ Outcome::Running) = self.history.get_mut(&run) {
-            *entry = Outcome::Abandoned;
+        if let Some(row @ Outcome::Running) = self.row_of(run) {
+            *row = Outcome::Abandoned;
         }
     }
 

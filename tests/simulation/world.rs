@@ -1,13 +1,15 @@
 //! A world: machines, a store, runs, and one queue of what happens when. Everything follows from the seed.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::clock::Boot;
 use crate::name::Token;
 
 use super::chance::Chance;
-use super::machine::{Host, MS, SECOND, Time, US};
+use super::delays::Kept;
+use super::excuses::EXCUSES;
+use super::machine::{Host, MS, Place, SECOND, Time, US};
 use super::run::{Answer, Ask, Message, Role, Run};
 use super::store::{Kind, Store};
 
@@ -113,6 +115,16 @@ pub struct World {
     pub tokens_unknown: bool,
     pub living: Vec<usize>,
     pub free_again: Option<Time>,
+    /// Pairs that have been counted.
+    pub excused: HashSet<(usize, usize)>,
+    /// The sightings in the store, by true time.
+    pub kept: HashMap<Place, Kept>,
+    /// What was under way when the faults ended has come to its end then.
+    pub settled: Time,
+    /// Since then nothing is left of those who had the lock.
+    pub emptied: Option<Time>,
+    /// How many rows the history had.
+    pub rows: usize,
     pub tallies: Tallies,
 }
 
@@ -125,6 +137,8 @@ pub struct Tallies {
     pub lost: u64,
     pub faults: u64,
     pub fenced: u64,
+    /// Pairs of trees that lived at once, by what excuses them.
+    pub excused: [u64; EXCUSES.len()],
 }
 
 impl World {
@@ -201,6 +215,11 @@ impl World {
             tokens_unknown: false,
             living: Vec::new(),
             free_again: None,
+            excused: HashSet::new(),
+            kept: HashMap::new(),
+            settled: 0,
+            emptied: None,
+            rows: 0,
             tallies: Tallies::default(),
         };
         if trace {
@@ -223,6 +242,14 @@ impl World {
         self.count += 1;
         self.queue
             .push(Reverse(Entry(self.now + delay, self.count, event)));
+    }
+
+    /// When the last question that is on its way now is answered.
+    pub fn settles(&self) -> Time {
+        let under_way = |Reverse(Entry(time, _, event)): &Reverse<Entry>| {
+            matches!(event, Event::Apply { .. } | Event::Answered(..)).then_some(*time)
+        };
+        self.queue.iter().filter_map(under_way).max().unwrap_or(0)
     }
 
     pub fn line(&mut self, run: usize, role: &str, text: &str) {
