@@ -171,7 +171,8 @@ fn a_jobs_file_on_a_mount_that_hangs_is_told_in_time() {
     let script = format!(
         "bindfs -o attr_timeout=0 -o entry_timeout=0 $STORE $FAR; : >$STORE/jobs.toml; {joblock} history --config $FAR/jobs.toml; \
          pkill -STOP -x bindfs; export JOBLOCK_CONFIG=$FAR/jobs.toml; \
-         for line in 'run job -- true' history; do code=0; {joblock} $line || code=$?; [ $code = 69 ]; done; unset JOBLOCK_CONFIG",
+         {joblock} run job -- true & one=$!; {joblock} history & other=$!; \
+         for pid in $one $other; do code=0; wait $pid || code=$?; [ $code = 69 ]; done; unset JOBLOCK_CONFIG",
         joblock = joblock(),
     );
     let done = place.joblock_at(&url, &script, &["run", "job", "--", "true"]);

@@ -23,17 +23,17 @@ pub enum Excuse {
     GrantUnknown,
     /// The list: a database that is put back while the lock file has lost the newest token too.
     TokenHidden,
-    /// Not told: a database that is put back while the run lives whose lock file was deleted, so that its lease in the row is lost.
+    /// The list: a database that is put back from a backup. The run lives whose lock file was deleted, so that its lease in the row is lost.
     PutBackWithoutLockFile,
     /// `server-forgets`: a start which is under way in that moment.
     ForgottenBeforeGrant,
     /// `server-forgets`: a job whose keeper is dead, or cut off from the server.
     ForgottenUnattended,
-    /// Not told: a keeper that was stopped, its machine frozen or the server slow, and so silent.
+    /// A keeper that was stopped, its machine frozen or the server slow, and so silent.
     ForgottenSilent,
     /// `all-killed`, and the list: a daemon, where no kernel lock reaches.
     AllKilled,
-    /// Not told: guard and front killed, and the keeper, which should end what is left, stopped or waiting for the store.
+    /// Guard and front killed, and the keeper, which should end what is left, stopped or waiting for the store.
     KeeperLeft,
     /// The list: whoever stops the guard *and* front; a guard that was stopped is dead by its own timer.
     FrontStopped,
