@@ -254,6 +254,7 @@ fn a_namespace_that_is_killed_leaves_a_lock_that_the_next_one_takes() {
 }
 
 /// What the kernel tells of a lock's taker who is dead is no pid in a namespace of its own.
+// shows: all-killed local, shared, lockfile
 #[rstest]
 fn what_has_nothing_of_a_killed_run_but_the_lock_is_ended_in_a_container_too(
     #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
