@@ -330,7 +330,7 @@ impl Judge<'_> {
             });
         }
         if let (Some(row), false) = (&row, ran) {
-            // whoever is gone does not want the lock any more that it waited for
+            // who is gone, or gives up, does not want the lock any more that it waited for
             let cancelled = self.world.scenario == Scenario::Waiting && row.outcome == "cancelled";
             let right = [
                 "not-started",
@@ -341,7 +341,8 @@ impl Judge<'_> {
                 "refused",
             ]
             .contains(&row.outcome.as_str());
-            let right = right || cancelled && self.killed(Role::Front);
+            let by_front = self.fault.is_some_and(|f| f.point.role == Role::Front);
+            let right = right || cancelled && by_front;
             self.expect(right, || format!("nothing ran, and the row is {row:?}"));
         }
     }
