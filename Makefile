@@ -62,12 +62,12 @@ campaign: setup
 	    cargo test --locked --profile campaign --test campaign -- --nocapture --test-threads 1
 
 # Every system call of every process fails in every way that it can, once and from then on, on every store (half an hour on 2 cores), and every
-# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds. PART=3/20 plays the third of twenty parts, and GO_ON=1
-# adds to the figures on record.
+# crash image of a story of runs. FAULTS, POWER: all, or for how many seconds. PART=3/20 plays the third of twenty parts, SCENARIOS=Takeover,Older only
+# these, and GO_ON=1 adds to the figures on record.
 FAULTS ?= all
 POWER ?= all
 faults:
-	JOBLOCK_RECORD=1 JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_FAULTS=$(FAULTS) JOBLOCK_PART=$(PART) \
+	JOBLOCK_RECORD=1 JOBLOCK_GO_ON=$(GO_ON) JOBLOCK_FAULTS=$(FAULTS) JOBLOCK_PART=$(PART) JOBLOCK_SCENARIOS=$(SCENARIOS) \
 		cargo test --locked --profile campaign --test faults -- --nocapture
 power:
 	JOBLOCK_RECORD=1 JOBLOCK_POWER=$(POWER) cargo test --locked --profile campaign --test power_loss -- --nocapture

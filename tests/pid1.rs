@@ -253,6 +253,38 @@ fn a_namespace_that_is_killed_leaves_a_lock_that_the_next_one_takes() {
     assert_eq!(outcomes[1..], ["succeeded"]);
 }
 
+/// What the kernel tells of a lock's taker who is dead is no pid in a namespace of its own.
+// shows: all-killed local, shared, lockfile
+#[rstest]
+fn what_has_nothing_of_a_killed_run_but_the_lock_is_ended_in_a_container_too(
+    #[values(Kind::Local, Kind::Shared, Kind::Lockfile)] kind: Kind,
+) {
+    if !may_use_root(WHY) {
+        return;
+    }
+    let store = Store::new(kind);
+    let script = r#"
+        "$JOBLOCK" run left -- bash -c '
+            ( for procs in /sys/fs/cgroup/unified/cgroup.procs /sys/fs/cgroup/cgroup.procs; do
+                [ -w $procs ] && echo $BASHPID >$procs; done
+              exec setsid env -i sleep 1000 ) </dev/null >/dev/null 2>&1 &
+            until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.01; done
+            touch $READY; wait' &
+        until [ -e $READY ]; do sleep 0.01; done
+        own=$(pgrep -x joblock); kill -STOP $own; kill -KILL $own; wait
+        pgrep -x sleep || exit 3
+        "$JOBLOCK" run -w 20 left -- pgrep -x sleep; [ $? = 1 ]"#;
+    let mut unshare = store.program("unshare");
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    unshare.args(namespace).args(["bash", "-c", script]);
+    unshare
+        .env("JOBLOCK", joblock())
+        .env("JOBLOCK_STORE", store.url())
+        .env("READY", store.file("ready"));
+    finish(&mut unshare).expect(0);
+    assert_eq!(store.outcomes("left"), ["abandoned", "failed"]);
+}
+
 #[test]
 fn as_pid_1_a_store_on_the_containers_own_overlay_is_refused_unless_it_is_meant() {
     if !may_use_root(WHY) {

@@ -313,7 +313,11 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<
         let info = process::seen(kernel_file::text(
             process.join("fdinfo").join(entry.file_name()),
         ))?;
-        if !info.is_some_and(|info| info.lines().any(|line| locker(line) == Some(keeper))) {
+        let of_keeper = |info: String| {
+            info.lines()
+                .any(|line| may_be_of_keeper(line, keeper, inode))
+        };
+        if !info.is_some_and(of_keeper) {
             continue;
         }
         let file = process::seen(fs::metadata(entry.path()))?;
@@ -322,6 +326,18 @@ fn holds_the_lock(pid: i32, device: u64, inode: u64, keeper: i32) -> io::Result<
         }
     }
     Ok(false)
+}
+
+/// Whether a line of fdinfo may tell of the lock that `keeper`, who is gone, took on the file with this inode.
+///
+/// In a container, that is in a pid namespace that is not the first one, the kernel has no pid but 0 for who is gone. Then this
+/// descriptor has the lock, as a file has but one, and if the next run had taken it from here its keeper would be named. A file with
+/// another inode is not asked for its device either.
+fn may_be_of_keeper(line: &str, keeper: i32, inode: u64) -> bool {
+    match locker(line) {
+        Some(0) => line.contains(&format!(":{inode} ")),
+        pid => pid == Some(keeper),
+    }
 }
 
 /// The pid that took the flock(2), from a line like `lock: 1: FLOCK  ADVISORY  WRITE 4711 08:02:1234 0 EOF`.
@@ -396,5 +412,16 @@ mod tests {
             None
         );
         assert_eq!(locker("flags:\t0100002"), None);
+    }
+
+    #[test]
+    fn a_lock_whose_taker_has_no_pid_here_may_be_of_the_keeper_on_the_very_file_only() {
+        let line = |pid| format!("lock:\t1: FLOCK  ADVISORY  WRITE {pid} 08:02:1234 0 EOF");
+        assert!(may_be_of_keeper(&line(4711), 4711, 1234));
+        assert!(!may_be_of_keeper(&line(4712), 4711, 1234));
+        assert!(may_be_of_keeper(&line(0), 4711, 1234));
+        for other in [234, 123, 12345, 2] {
+            assert!(!may_be_of_keeper(&line(0), 4711, other));
+        }
     }
 }

@@ -6,6 +6,17 @@
 //! the like only).
 //!
 //! What the loader and the runtime do before `main` is not the program's own: there it is killed, but no call fails.
+//!
+//! At these calls, too, processes are only killed:
+//! - sendmsg and recvmsg: datagrams between joblock's own processes, which fail because the other one is gone, and those who are killed
+//!   show that;
+//! - exit, and the calls that never fail: those that ask for ids, limits, times and signals (getpid, getuid, getrandom, `prlimit`, …);
+//! - kill, pidfd_send_signal, setsid, setpgid, dup2, and wait4 and waitid that don't wait: they fail by who is there, or by what
+//!   descriptors are open, and that is made true instead of told;
+//! - prctl, sigaction, sigprocmask, timer_settime, timerfd_settime, ioctl, F_SETFL and the like: they fail only for arguments that
+//!   are wrong, or a kernel that doesn't know them;
+//! - brk and mmap without a file, futex: memory that can't be had ends a process, as a signal does;
+//! - getcwd: it fails where the folder is gone.
 
 use crate::tracer::older::{
     ACCESS, CHMOD, LSTAT, MKDIR, OPEN, READLINK, RENAME, RMDIR, STAT, UNLINK,

@@ -20,15 +20,26 @@ pub const TTL: u64 = 2;
 const MARGIN: u64 = 15;
 /// How long a request may take before the operator insists, if nothing is wrong with the keeper, who must hear it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// And if something is: many heartbeats.
+/// And if something is, or a start does not say that it waits: many heartbeats.
 const IMPATIENCE: Duration = Duration::from_secs(3);
 /// How long one step may take before it counts as stuck: longer than any of joblock's own limits.
 const STUCK: Duration = Duration::from_secs(100);
 
-/// Leaves a process in a session of its own that has none of the descriptors any more.
-const LEAVES: &str = r#"setsid bash -c 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval "exec $fd>&-"; done
-    exec </dev/null >/dev/null 2>&1; touch "$HERE/left"; exec sleep 1000' &
-    until [ -e "$HERE/left" ]; do sleep 0.01; done;"#;
+/// What a job leaves behind, each in a session of its own and to be found by one thing only: the lock's descriptor, the mark in its
+/// environment, or, if it has one, the job's cgroup.
+const LEAVES: &str = r#"
+    uncgroup='for procs in /sys/fs/cgroup/unified/cgroup.procs /sys/fs/cgroup/cgroup.procs; do
+        [ -w $procs ] && echo $$ >$procs; done'
+    unlock='for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval "exec $fd>&-"; done'
+    mute='exec </dev/null >/dev/null 2>&1'
+    setsid bash -c "$mute; $uncgroup; touch \"$HERE/left.locked\"; exec env -i /bin/sleep 1000" &
+    setsid bash -c "$mute; $uncgroup; $unlock; touch \"$HERE/left.marked\"; exec sleep 1000" &
+    left=2
+    if grep -q /joblock- /proc/self/cgroup; then
+        setsid bash -c "$mute; $unlock; touch \"$HERE/left.grouped\"; exec env -i /bin/sleep 1000" &
+        left=3
+    fi
+    until [ "$(ls "$HERE" | grep -c ^left)" = $left ]; do sleep 0.01; done;"#;
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,12 +87,18 @@ pub enum Scenario {
     Run,
     /// The first run, which makes the store.
     Creation,
-    /// A run after one that was killed as a whole while its job ran.
+    /// A run on a store that was made before joblock knew all of today's columns and tables.
+    Older,
+    /// A run with `--keep`, after which the keeper deletes old attempts.
+    Slice,
+    /// A run after one that was killed as a whole while its job ran, and whose job left something behind.
     Takeover,
     /// A run that folds in what waits in the spool.
     Spooled,
     /// A start while another run holds the lock.
     Refused,
+    /// A start that waits while another run holds the lock, then runs.
+    Waiting,
     /// A run that is stopped; the fault is in one of the run's own processes.
     Stopped,
     /// A run that is stopped; the fault is in the command that asks for it.
@@ -95,12 +112,15 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 13] = [
         Scenario::Run,
         Scenario::Creation,
+        Scenario::Older,
+        Scenario::Slice,
         Scenario::Takeover,
         Scenario::Spooled,
         Scenario::Refused,
+        Scenario::Waiting,
         Scenario::Stopped,
         Scenario::Stop,
         Scenario::Unlocked,
@@ -145,10 +165,12 @@ enum Step {
     Start(Who),
     /// Waits until its job runs, or it is gone.
     Begun(Who),
-    /// SIGKILL to joblock's own processes. What they leave is a process that has closed all that it inherited.
+    /// SIGKILL to joblock's own processes.
     KillOwn(Who),
-    /// Waits until joblock's own processes and the job's first one are gone.
-    OwnGone(Who),
+    /// Waits until they and the job's first process are gone, and what that left is all that there is.
+    OnlyLeft(Who),
+    /// Waits until it says that it waits for the lock, or it is gone; not for long, as its words may be what fails.
+    Waits(Who),
     /// Lets jobs that wait end.
     Release,
     /// Waits until all its processes are gone.
@@ -171,13 +193,15 @@ impl Scenario {
     }
 
     fn steps(self) -> Vec<Step> {
-        use Step::{Begun, Gone, Insist, Keep, KillOwn, OwnGone, Release, Start};
+        use Step::{Begun, Gone, Insist, Keep, KillOwn, OnlyLeft, Release, Start, Waits};
         use Who::{Asker, First, Holder, Next};
         let mut steps = match self {
             Scenario::Earlier => return vec![Start(Who::Earlier), Gone(Who::Earlier)],
-            Scenario::Run | Scenario::Creation | Scenario::Spooled => {
-                vec![Start(First), Gone(First)]
-            }
+            Scenario::Run
+            | Scenario::Creation
+            | Scenario::Older
+            | Scenario::Slice
+            | Scenario::Spooled => vec![Start(First), Gone(First)],
             Scenario::Prune => vec![
                 Start(Asker),
                 Gone(Asker),
@@ -188,7 +212,7 @@ impl Scenario {
                 Start(Holder),
                 Begun(Holder),
                 KillOwn(Holder),
-                OwnGone(Holder),
+                OnlyLeft(Holder),
                 Start(First),
                 Gone(First),
             ],
@@ -199,6 +223,15 @@ impl Scenario {
                 Gone(First),
                 Release,
                 Gone(Holder),
+            ],
+            Scenario::Waiting => vec![
+                Start(Holder),
+                Begun(Holder),
+                Start(First),
+                Waits(First),
+                Release,
+                Gone(Holder),
+                Gone(First),
             ],
             Scenario::Stopped | Scenario::Stop | Scenario::Unlocked | Scenario::Unlock => {
                 vec![
@@ -367,6 +400,16 @@ impl World {
             .any(|line| line[0] == what && line[1] == who.name())
     }
 
+    /// How many processes the holder's job left, at least two.
+    fn left_by_job(&self) -> usize {
+        let names = fs::read_dir(self.path()).expect("the folder");
+        let left = names.filter(|entry| {
+            let name = entry.as_ref().expect("an entry").file_name();
+            name.to_string_lossy().starts_with("left.")
+        });
+        left.count().max(2)
+    }
+
     /// The commands, joblock itself first.
     pub fn command(&self, who: Who) -> Command {
         let mut command = Command::new(joblock());
@@ -405,7 +448,12 @@ impl World {
                 "2s",
             ]);
             command.args(["--reason", who.name()]);
-            if who == Who::Next && self.kept != Kept::Local {
+            if self.scenario == Scenario::Slice {
+                command.args(["--keep", "1h"]);
+            }
+            if self.scenario == Scenario::Waiting && who == Who::First {
+                command.args(["-w", "1h", "--max-waiters", "1"]);
+            } else if who == Who::Next && self.kept != Kept::Local {
                 command.args(["-w", &format!("{}s", TTL + MARGIN)]);
             } else {
                 command.arg("-n");
@@ -417,10 +465,10 @@ impl World {
             };
             let name = who.name();
             let code = if who == Who::First { 7 } else { 0 };
-            let (before, wait) = if wait == LEAVES {
-                (wait, "read line <\"$HERE/go\";")
+            let before = if self.scenario == Scenario::Takeover && who == Who::Holder {
+                LEAVES
             } else {
-                ("", wait)
+                ""
             };
             let script = format!(
                 "{before} echo \"begin {name} $JOBLOCK_TOKEN $JOBLOCK_RUN_ID\" >>\"$HERE/witness\"; echo hello; {wait}
@@ -496,19 +544,23 @@ impl Play<'_> {
             }
             Step::Begun(who) => self.world.saw("begin", who) || gone(who),
             Step::KillOwn(who) => {
-                if let Some(number) = self.command_of(who) {
-                    let own = tracees
-                        .alive(number)
-                        .into_iter()
-                        .filter(|(_, role)| *role != Role::Job);
-                    own.for_each(|(pid, _)| signal(pid, libc::SIGKILL));
-                }
+                let of = self.command_of(who);
+                let there = of.map_or_else(Vec::new, |number| tracees.alive(number));
+                kill_own(&there);
                 true
             }
-            Step::OwnGone(who) => self.command_of(who).is_none_or(|number| {
+            Step::OnlyLeft(who) => self.command_of(who).is_none_or(|number| {
                 let left = tracees.alive(number);
-                left.iter().all(|(_, role)| *role == Role::Job) && left.len() <= 1
+                left.len() == self.world.left_by_job()
+                    && left
+                        .iter()
+                        .all(|&(pid, role)| role == Role::Job && sleeps(pid))
             }),
+            Step::Waits(who) => {
+                self.world.text(who, "err").contains("waiting for job")
+                    || gone(who)
+                    || self.since.elapsed() >= IMPATIENCE
+            }
             Step::Release => {
                 self.world.release();
                 true
@@ -671,6 +723,30 @@ impl Watch for Play<'_> {
     }
 }
 
+/// SIGKILL to joblock's own among these, so that none of them acts on another's end: the keeper is the last to act, and the others are
+/// stopped before. They stay so as long as this thread, their tracer, does not let them go on.
+fn kill_own(there: &[(i32, Role)]) {
+    let own = |role: fn(Role) -> bool| {
+        there
+            .iter()
+            .filter(move |(_, r)| role(*r))
+            .map(|(pid, _)| *pid)
+    };
+    let (keeper, others) = (
+        own(|role| role == Role::Keeper),
+        own(|role| !matches!(role, Role::Keeper | Role::Job)),
+    );
+    for pid in others.clone() {
+        signal(pid, libc::SIGSTOP);
+        while state(pid).is_some_and(|state| state != 't' && state != 'Z') {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    keeper
+        .chain(others)
+        .for_each(|pid| signal(pid, libc::SIGKILL));
+}
+
 fn signal(pid: i32, signal: i32) {
     // SAFETY: kill(2) on a tracee of ours, which is not reaped yet.
     unsafe {
@@ -678,12 +754,21 @@ fn signal(pid: i32, signal: i32) {
     }
 }
 
+/// Whether it is alive and executes sleep(1), as each that [`LEAVES`] leaves does in the end.
+fn sleeps(pid: i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name == "sleep\n" && lives(pid)
+}
+
 /// Whether it is there and no zombie.
 fn lives(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// As proc_pid_stat(5) has it.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// Plays the scenario on `world`. `false`: the fault's point was not reached.

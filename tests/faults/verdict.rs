@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::calls::{Kind, Target};
 use crate::play::{Done, Fault, Kept, Scenario, Who, World};
 use crate::tracer::{Role, Status};
+use joblock::store::sqlite::schema::ADDED;
 use joblock::supervise::cgroup::JobCgroup;
 
 /// A row of the history.
@@ -27,6 +28,8 @@ struct Found {
     rows: Vec<Row>,
     /// Token and whether it was released, of the lock.
     lock: Option<(i64, bool)>,
+    /// What it has of the columns that came later.
+    added: usize,
 }
 
 fn look(database: &Path) -> Result<Option<Found>, rusqlite::Error> {
@@ -45,6 +48,7 @@ fn look(database: &Path) -> Result<Option<Found>, rusqlite::Error> {
             integrity,
             rows: Vec::new(),
             lock: None,
+            added: 0,
         }));
     }
     let mut statement = conn.prepare(
@@ -65,10 +69,17 @@ fn look(database: &Path) -> Result<Option<Found>, rusqlite::Error> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .next()
         .transpose()?;
+    let mut statement = conn.prepare(
+        "SELECT m.name || '.' || c.name FROM sqlite_schema m, pragma_table_info(m.name) c",
+    )?;
+    let columns = statement.query_map([], |row| row.get(0))?;
+    let columns = columns.collect::<Result<HashSet<String>, _>>()?;
+    let added = ADDED.iter().filter(|(column, _)| columns.contains(*column));
     Ok(Some(Found {
         integrity,
         rows,
         lock,
+        added: added.count(),
     }))
 }
 
@@ -98,7 +109,16 @@ pub fn judge(world: &World, fault: Option<&Fault>) -> Vec<String> {
     match world.scenario {
         Scenario::Earlier => {}
         Scenario::Prune => judge.pruned(),
-        Scenario::Run | Scenario::Creation | Scenario::Takeover | Scenario::Spooled => judge.run(),
+        Scenario::Run
+        | Scenario::Creation
+        | Scenario::Older
+        | Scenario::Slice
+        | Scenario::Takeover
+        | Scenario::Spooled => judge.run(),
+        Scenario::Waiting => {
+            judge.holder();
+            judge.run();
+        }
         Scenario::Refused => judge.refused(),
         Scenario::Stopped | Scenario::Stop | Scenario::Unlocked | Scenario::Unlock => judge.ended(),
     }
@@ -193,6 +213,9 @@ impl Judge<'_> {
         self.expect(found.integrity == "ok", || {
             format!("integrity_check at the end: {}", found.integrity)
         });
+        self.expect(found.added == ADDED.len(), || {
+            format!("{} of the columns that came later", found.added)
+        });
         self.tokens(&found);
         self.rows(&found);
     }
@@ -251,15 +274,16 @@ impl Judge<'_> {
         let (old, earlier) = (counts.get("old"), counts.get("earlier"));
         match self.world.scenario {
             Scenario::Creation => {}
-            Scenario::Prune => self.expect((old, earlier) == (None, Some(&1)), || {
-                format!("after pruning there are {old:?} old rows, and {earlier:?}")
-            }),
+            Scenario::Prune | Scenario::Slice => self
+                .expect((old, earlier) == (None, Some(&1)), || {
+                    format!("after pruning there are {old:?} old rows, and {earlier:?}")
+                }),
             _ => self.expect((old, earlier) != (None, None), || {
                 "the history is gone".into()
             }),
         }
         match self.world.scenario {
-            Scenario::Refused => {
+            Scenario::Refused | Scenario::Waiting => {
                 let lost = self
                     .done(Who::Holder)
                     .is_some_and(|d| self.was_kept_waiting(d));
@@ -306,6 +330,8 @@ impl Judge<'_> {
             });
         }
         if let (Some(row), false) = (&row, ran) {
+            // who is gone, or gives up, does not want the lock any more that it waited for
+            let cancelled = self.world.scenario == Scenario::Waiting && row.outcome == "cancelled";
             let right = [
                 "not-started",
                 "abandoned",
@@ -315,6 +341,8 @@ impl Judge<'_> {
                 "refused",
             ]
             .contains(&row.outcome.as_str());
+            let by_front = self.fault.is_some_and(|f| f.point.role == Role::Front);
+            let right = right || cancelled && by_front;
             self.expect(right, || format!("nothing ran, and the row is {row:?}"));
         }
     }
@@ -478,15 +506,20 @@ impl Judge<'_> {
         }
     }
 
-    fn refused(&mut self) {
-        self.expect(!self.world.saw("begin", Who::First), || {
-            "the job of a refused start began".into()
-        });
+    /// Who runs while another start is refused or waits.
+    fn holder(&mut self) {
         let holder = self.done(Who::Holder).cloned();
         let right = holder
             .as_ref()
             .is_some_and(|d| d.status == Status::Exited(0) || self.was_kept_waiting(d));
         self.expect(right, || format!("the holder was disturbed: {holder:?}"));
+    }
+
+    fn refused(&mut self) {
+        self.expect(!self.world.saw("begin", Who::First), || {
+            "the job of a refused start began".into()
+        });
+        self.holder();
         let Some(first) = self.done(Who::First).cloned() else {
             return;
         };
