@@ -50,7 +50,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand run" -s E -l conflict-ex
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l accept-unsafe-mount -d 'Start although the store\'s mount lies (its locks don\'t reach other machines, for example); REASON and what was accepted stand in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
-complete -c joblock -n "__fish_joblock_using_subcommand run" -s k -l kill-after -d 'Send KILL this long after the first signal [default: 10s]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand run" -s k -l kill-after -d 'Send KILL this long after the first signal of a time limit, stop or unlock [default: 10s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -s s -l signal -d 'The first signal: TERM, SIGTERM or 15 [default: TERM]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand run" -l reason -d 'Why; it stands in the history' -r
@@ -98,7 +98,7 @@ complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s E -l conflict-
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l ttl -d 'How long a shared store\'s lock outlives a host that vanished [default: 45s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l accept-unsafe-mount -d 'Start although the store\'s mount lies (its locks don\'t reach other machines, for example); REASON and what was accepted stand in the history' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s t -l time-limit -d 'End the job when it takes longer; 0 is no limit' -r
-complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s k -l kill-after -d 'Send KILL this long after the first signal [default: 10s]' -r
+complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s k -l kill-after -d 'Send KILL this long after the first signal of a time limit, stop or unlock [default: 10s]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -s s -l signal -d 'The first signal: TERM, SIGTERM or 15 [default: TERM]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l trigger -d 'What asks for it: schedule, startup, operator or other [default: found out]' -r
 complete -c joblock -n "__fish_joblock_using_subcommand rerun" -l reason -d 'Why; it stands in the history' -r

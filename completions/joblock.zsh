@@ -43,8 +43,8 @@ _arguments "${_arguments_options[@]}" : \
 '--accept-unsafe-mount=[Start although the store'\''s mount lies (its locks don'\''t reach other machines, for example); REASON and what was accepted stand in the history]:REASON:_default' \
 '-t+[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '--time-limit=[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
-'-k+[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
-'--kill-after=[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
+'-k+[Send KILL this long after the first signal of a time limit, stop or unlock \[default\: 10s\]]:DURATION:_default' \
+'--kill-after=[Send KILL this long after the first signal of a time limit, stop or unlock \[default\: 10s\]]:DURATION:_default' \
 '-s+[The first signal\: TERM, SIGTERM or 15 \[default\: TERM\]]:SIGNAL:_default' \
 '--signal=[The first signal\: TERM, SIGTERM or 15 \[default\: TERM\]]:SIGNAL:_default' \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \
@@ -132,8 +132,8 @@ _arguments "${_arguments_options[@]}" : \
 '--accept-unsafe-mount=[Start although the store'\''s mount lies (its locks don'\''t reach other machines, for example); REASON and what was accepted stand in the history]:REASON:_default' \
 '-t+[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
 '--time-limit=[End the job when it takes longer; 0 is no limit]:DURATION:_default' \
-'-k+[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
-'--kill-after=[Send KILL this long after the first signal \[default\: 10s\]]:DURATION:_default' \
+'-k+[Send KILL this long after the first signal of a time limit, stop or unlock \[default\: 10s\]]:DURATION:_default' \
+'--kill-after=[Send KILL this long after the first signal of a time limit, stop or unlock \[default\: 10s\]]:DURATION:_default' \
 '-s+[The first signal\: TERM, SIGTERM or 15 \[default\: TERM\]]:SIGNAL:_default' \
 '--signal=[The first signal\: TERM, SIGTERM or 15 \[default\: TERM\]]:SIGNAL:_default' \
 '--trigger=[What asks for it\: schedule, startup, operator or other \[default\: found out\]]:WHAT:_default' \

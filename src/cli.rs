@@ -236,7 +236,9 @@ pub struct StartArgs {
     /// End the job when it takes longer; 0 is no limit
     #[arg(short, long, value_name = "DURATION", value_parser = duration::span, help_heading = "The job")]
     pub time_limit: Option<Span>,
-    /// Send KILL this long after the first signal [default: 10s]
+    /// Send KILL this long after the first signal of a time limit, stop or unlock [default: 10s]
+    ///
+    /// A signal that is sent to joblock is passed on to the job, and nothing follows: a job may take its time to end by it.
     #[arg(short, long, value_name = "DURATION", value_parser = duration::finite, help_heading = "The job")]
     pub kill_after: Option<Duration>,
     /// The first signal: TERM, SIGTERM or 15 [default: TERM]
