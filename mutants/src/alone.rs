@@ -1,0 +1,84 @@
+//! Mutants that can't be chosen at run time, constants most of all: cargo-mutants builds each.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::judge::{Fate, Verdicts};
+use crate::list::{FILES, Mutant};
+use crate::tree::Tree;
+
+/// What it plays.
+const TESTS: [&str; 6] = ["conformance", "bad_store", "fuzz_corpus", "prune", "reading", "store_faults"];
+
+#[derive(Deserialize)]
+struct Outcomes {
+    outcomes: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    scenario: Scenario,
+    summary: String,
+}
+
+#[derive(Deserialize)]
+enum Scenario {
+    Baseline,
+    Mutant { name: String },
+}
+
+/// Has cargo-mutants try those of `mutants` that have no verdict.
+pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
+    let left: Vec<_> = mutants.iter().filter(|m| verdicts.of(m).is_none()).collect();
+    for some in left.chunks(8) {
+        let out = tree.folder.with_file_name("alone");
+        fs::create_dir_all(&out)?;
+        let mut cargo = Command::new("cargo");
+        cargo.args(["mutants", "--baseline", "skip", "--timeout", "600", "--build-timeout", "1800"]);
+        cargo.arg("-o").arg(&out).current_dir(&tree.root);
+        for files in FILES {
+            cargo.args(["-f", files]);
+        }
+        for mutant in some {
+            cargo.arg("-F").arg(format!("^{}$", escaped(&mutant.name)));
+        }
+        cargo.args(["--", "--lib"]);
+        for test in TESTS {
+            cargo.args(["--test", test]);
+        }
+        // it says by its exit code what the outcomes say, too
+        cargo.env("CARGO_TARGET_DIR", tree.folder.with_file_name("build"));
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("RUSTFLAGS", "--cap-lints=allow");
+        cargo.status().context("cargo")?;
+        let outcomes: Outcomes = serde_json::from_slice(&fs::read(out.join("mutants.out/outcomes.json"))?)?;
+        for mutant in some {
+            let is_it = |o: &&Outcome| matches!(&o.scenario, Scenario::Mutant { name } if *name == mutant.name);
+            let outcome = outcomes.outcomes.iter().find(is_it).with_context(|| mutant.name.clone())?;
+            let fate = match &outcome.summary[..] {
+                "CaughtMutant" => Fate::Alone,
+                "MissedMutant" => Fate::Survived,
+                "Timeout" => Fate::TimeOut,
+                "Unviable" => Fate::Unviable,
+                other => bail!("{}: {other}", mutant.name),
+            };
+            verdicts.keep(mutant, fate, "built alone".into(), Duration::ZERO)?;
+        }
+    }
+    Ok(())
+}
+
+/// As a regular expression that is this text.
+fn escaped(text: &str) -> String {
+    let mut regex = String::new();
+    for c in text.chars() {
+        if c.is_ascii_punctuation() {
+            regex.push('\\');
+        }
+        regex.push(c);
+    }
+    regex
+}

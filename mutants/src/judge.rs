@@ -1,0 +1,234 @@
+//! Mutants, one by one: is there a test that fails with it?
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::coverage::{Coverage, Test};
+use crate::list::Mutant;
+use crate::simulator::Simulator;
+use crate::trial::{Choice, End, Stage};
+use crate::{tree, workers};
+
+/// Integration tests are tried for as long, by the time that they take with no mutant active.
+const BUDGET: f64 = 60.0;
+/// Those of one program that take no longer together are played at once.
+const TOGETHER: f64 = 3.0;
+
+/// What became of a mutant.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    Unviable,
+    Unit,
+    Integration,
+    Simulator,
+    TimeOut,
+    /// By cargo-mutants itself, which built it alone.
+    Alone,
+    Survived,
+    /// No test comes by.
+    NotReached,
+}
+
+impl Fate {
+    pub fn survives(self) -> bool {
+        matches!(self, Fate::Survived | Fate::NotReached)
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Verdict {
+    pub mutant: String,
+    pub number: u32,
+    pub fate: Fate,
+    /// The test.
+    pub by: String,
+    pub seconds: f64,
+    /// Hashes of its file, and of everything.
+    file: u64,
+    all: u64,
+}
+
+/// All verdicts so far, and where they are kept. One stands for as long as the mutant's file is the same; that it survived, only for
+/// as long as everything is.
+pub struct Verdicts {
+    file: Mutex<fs::File>,
+    known: Mutex<HashMap<String, Verdict>>,
+    hashes: HashMap<String, u64>,
+    all: u64,
+}
+
+impl Verdicts {
+    pub fn read(path: &Path, root: &Path, mutants: &[Mutant], all: u64) -> anyhow::Result<Self> {
+        let mut hashes = HashMap::new();
+        for mutant in mutants {
+            if !hashes.contains_key(&mutant.file) {
+                hashes.insert(mutant.file.clone(), tree::hash(fs::read(root.join(&mutant.file))?));
+            }
+        }
+        let files: HashMap<&str, u64> = mutants.iter().map(|m| (&m.name[..], hashes[&m.file])).collect();
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let known = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let known = known.filter(|v: &Verdict| {
+            let same = files.get(&v.mutant[..]) == Some(&v.file);
+            same && (v.all == all || !v.fate.survives())
+        });
+        let known = known.map(|v| (v.mutant.clone(), v)).collect();
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Verdicts {
+            file: Mutex::new(file),
+            known: Mutex::new(known),
+            hashes,
+            all,
+        })
+    }
+
+    pub fn of(&self, mutant: &Mutant) -> Option<Verdict> {
+        self.known.lock().expect("whole").get(&mutant.name).cloned()
+    }
+
+    pub fn keep(&self, mutant: &Mutant, fate: Fate, by: String, took: Duration) -> anyhow::Result<()> {
+        let verdict = Verdict {
+            mutant: mutant.name.clone(),
+            number: mutant.number,
+            fate,
+            by,
+            seconds: took.as_secs_f64(),
+            file: self.hashes[&mutant.file],
+            all: self.all,
+        };
+        let line = serde_json::to_string(&verdict)? + "\n";
+        self.file.lock().expect("whole").write_all(line.as_bytes())?;
+        self.known.lock().expect("whole").insert(mutant.name.clone(), verdict);
+        Ok(())
+    }
+}
+
+/// What it takes to judge.
+pub struct Judge<'a> {
+    pub stage: &'a Stage,
+    pub coverage: &'a Coverage,
+    pub simulator: &'a Simulator,
+    /// How many mutants of a function each test has caught: the next one is likely to be caught by it, too.
+    caught: Mutex<HashMap<(String, usize, String), usize>>,
+}
+
+impl<'a> Judge<'a> {
+    pub fn new(stage: &'a Stage, coverage: &'a Coverage, simulator: &'a Simulator) -> Self {
+        Judge {
+            stage,
+            coverage,
+            simulator,
+            caught: Mutex::default(),
+        }
+    }
+
+    /// All of `mutants` that have no verdict yet.
+    pub fn all(&self, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
+        let left: Vec<_> = mutants.iter().filter(|m| verdicts.of(m).is_none()).collect();
+        let done = AtomicUsize::new(0);
+        workers::all(&left, |mutant| {
+            let began = Instant::now();
+            let (fate, by) = self.one(mutant)?;
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            println!("{done}/{} {fate:?} {}: {by}", left.len(), mutant.name);
+            verdicts.keep(mutant, fate, by, began.elapsed())
+        })?;
+        Ok(())
+    }
+
+    fn one(&self, mutant: &Mutant) -> anyhow::Result<(Fate, String)> {
+        let (unit, mut integration): (Vec<_>, Vec<_>) = self.coverage.of(mutant.number).partition(|t| t.unit);
+        let simulated = self.simulator.reached.contains(&mutant.number);
+        if unit.is_empty() && integration.is_empty() && !simulated {
+            return Ok((Fate::NotReached, String::new()));
+        }
+        if let Some(caught) = self.by_tests(mutant, &unit, Fate::Unit)? {
+            return Ok(caught);
+        }
+        if simulated {
+            match self.simulator.play(self.stage, Choice::One(mutant.number))?.end {
+                End::Passed => {}
+                End::Failed(how) => return Ok((Fate::Simulator, how)),
+                End::TimedOut => return Ok((Fate::TimeOut, "simulator".into())),
+            }
+        }
+        let catches = |test: &Test| {
+            let caught = self.caught.lock().expect("whole");
+            caught.get(&key(mutant, test)).copied().unwrap_or(0)
+        };
+        integration.sort_by(|a, b| {
+            let order = catches(b).cmp(&catches(a));
+            order.then(a.seconds.total_cmp(&b.seconds))
+        });
+        let mut spent = 0.0;
+        while !integration.is_empty() && spent < BUDGET {
+            let (program, mut seconds) = (integration[0].program.clone(), 0.0);
+            let mut together = Vec::new();
+            integration.retain(|test| {
+                let fits = together.is_empty() || test.program == program && seconds + test.seconds < TOGETHER;
+                if fits {
+                    seconds += test.seconds;
+                    together.push(*test);
+                }
+                !fits
+            });
+            spent += seconds;
+            if let Some(caught) = self.by_tests(mutant, &together, Fate::Integration)? {
+                return Ok(caught);
+            }
+        }
+        Ok((Fate::Survived, format!("{} unit, {spent:.0} s of integration, simulator: {simulated}", unit.len())))
+    }
+
+    /// Plays `tests`, all of one program. What fails must fail again, and must not without the mutant: the machine may be busy.
+    fn by_tests(&self, mutant: &Mutant, tests: &[&Test], fate: Fate) -> anyhow::Result<Option<(Fate, String)>> {
+        let Some(first) = tests.first() else {
+            return Ok(None);
+        };
+        let play = |tests: &[&Test], n: u32| {
+            let mut args = vec!["--exact"];
+            args.extend(tests.iter().map(|t| &t.name[..]));
+            let seconds: f64 = tests.iter().map(|t| t.seconds).sum();
+            let limit = Duration::from_secs_f64(20.0 + 10.0 * seconds);
+            let trial = self.stage.play(&first.file, &args, Choice::One(n), limit);
+            trial.map(|trial| trial.end)
+        };
+        let mut left = tests.to_owned();
+        while !left.is_empty() {
+            let end = play(&left, mutant.number)?;
+            let failed: Vec<&Test> = match &end {
+                End::Passed => return Ok(None),
+                End::Failed(name) => left.iter().copied().filter(|t| t.name == *name).collect(),
+                End::TimedOut => Vec::new(),
+            };
+            let again = if failed.is_empty() { left.clone() } else { failed };
+            let sure = play(&again, 0)? == End::Passed && (end == End::TimedOut || play(&again, mutant.number)? != End::Passed);
+            if sure {
+                for test in &again {
+                    *self.caught.lock().expect("whole").entry(key(mutant, test)).or_default() += 1;
+                }
+                return Ok(Some(match end {
+                    End::TimedOut => (Fate::TimeOut, first.program.clone()),
+                    End::Failed(name) => (fate, format!("{}: {name}", first.program)),
+                    End::Passed => unreachable!("it failed"),
+                }));
+            }
+            let doubtful: HashSet<&str> = again.iter().map(|t| &t.name[..]).collect();
+            left.retain(|test| !doubtful.contains(&test.name[..]));
+        }
+        Ok(None)
+    }
+}
+
+fn key(mutant: &Mutant, test: &Test) -> (String, usize, String) {
+    let function = mutant.function.as_ref().map_or(0, |f| f.span.start.line);
+    (mutant.file.clone(), function, format!("{} {}", test.program, test.name))
+}
