@@ -45,25 +45,40 @@ struct Survivor {
 }
 
 /// Prints what differs between the survivors that there are and those that are accounted for; false if one is not.
-pub fn is_complete(mutants: &[Mutant], verdicts: &HashMap<u32, Verdict>, file: &Path) -> anyhow::Result<(bool, BTreeMap<Kind, usize>)> {
+pub fn is_complete(
+    mutants: &[Mutant],
+    verdicts: &HashMap<u32, Verdict>,
+    file: &Path,
+) -> anyhow::Result<(bool, BTreeMap<Kind, usize>)> {
     let text = fs::read_to_string(file)?;
     let listed: Survivors = toml::from_str(&text).with_context(|| file.display().to_string())?;
     let mut kinds = HashMap::new();
     for survivor in &listed.survivor {
         for title in &survivor.mutants {
-            ensure!(kinds.insert(&title[..], survivor.kind).is_none(), "twice in survivors.toml: {title}");
+            ensure!(
+                kinds.insert(&title[..], survivor.kind).is_none(),
+                "twice in survivors.toml: {title}"
+            );
         }
     }
     let (mut complete, mut counts) = (true, BTreeMap::new());
     for mutant in mutants {
         let kind = kinds.remove(&mutant.title[..]);
         match (verdicts.get(&mutant.number), kind) {
-            (Some(verdict), Some(kind)) if verdict.fate.survives() => *counts.entry(kind).or_default() += 1,
+            (Some(verdict), Some(kind)) if verdict.fate.survives() => {
+                *counts.entry(kind).or_default() += 1
+            }
             (Some(verdict), None) if verdict.fate.survives() => {
-                println!("survives, not in survivors.toml: {} ({:?}: {})", mutant.title, verdict.fate, verdict.by);
+                println!(
+                    "survives, not in survivors.toml: {} ({:?}: {})",
+                    mutant.title, verdict.fate, verdict.by
+                );
                 complete = false;
             }
-            (Some(verdict), Some(_)) => println!("in survivors.toml, but {:?} {}: {}", verdict.fate, verdict.by, mutant.title),
+            (Some(verdict), Some(_)) => println!(
+                "in survivors.toml, but {:?} {}: {}",
+                verdict.fate, verdict.by, mutant.title
+            ),
             _ => {}
         }
     }
@@ -74,12 +89,19 @@ pub fn is_complete(mutants: &[Mutant], verdicts: &HashMap<u32, Verdict>, file: &
 }
 
 /// Writes the evidence.
-pub fn write(root: &Path, verdicts: &HashMap<u32, Verdict>, kinds: &BTreeMap<Kind, usize>) -> anyhow::Result<()> {
+pub fn write(
+    root: &Path,
+    verdicts: &HashMap<u32, Verdict>,
+    kinds: &BTreeMap<Kind, usize>,
+) -> anyhow::Result<()> {
     let count = |fate: Fate| verdicts.values().filter(|v| v.fate == fate).count();
     let survivors = verdicts.values().filter(|v| v.fate.survives()).count();
     let kind = |kind: Kind| kinds.get(&kind).copied().unwrap_or(0);
     let figures: [(&str, usize); 12] = [
-        ("mutants of cargo-mutants in `src/lease` and `src/store`", verdicts.len()),
+        (
+            "mutants of cargo-mutants in `src/lease` and `src/store`",
+            verdicts.len(),
+        ),
         ("of these, not viable", count(Fate::Unviable)),
         ("caught by unit tests", count(Fate::Unit)),
         ("caught by integration tests", count(Fate::Integration)),
@@ -89,10 +111,16 @@ pub fn write(root: &Path, verdicts: &HashMap<u32, Verdict>, kinds: &BTreeMap<Kin
         ("survivors", survivors),
         ("of these, the same behaviour", kind(Kind::Equivalent)),
         ("only speed, or words", kind(Kind::Harmless)),
-        ("shown by tests that are not played here", kind(Kind::Elsewhere)),
+        (
+            "shown by tests that are not played here",
+            kind(Kind::Elsewhere),
+        ),
         ("that no test would notice", kind(Kind::Gap)),
     ];
-    let git = Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(root).output()?;
+    let git = Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .current_dir(root)
+        .output()?;
     let commit = String::from_utf8_lossy(&git.stdout).trim().to_owned();
     let record: Value = json!({
         "program": "cargo_mutants",
@@ -103,5 +131,8 @@ pub fn write(root: &Path, verdicts: &HashMap<u32, Verdict>, kinds: &BTreeMap<Kin
         "figures": figures,
     });
     let text = serde_json::to_string_pretty(&record)? + "\n";
-    Ok(fs::write(root.join("docs/evidence/cargo_mutants.json"), text)?)
+    Ok(fs::write(
+        root.join("docs/evidence/cargo_mutants.json"),
+        text,
+    )?)
 }

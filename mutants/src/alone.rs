@@ -12,7 +12,14 @@ use crate::list::{FILES, Mutant};
 use crate::tree::Tree;
 
 /// What it plays.
-const TESTS: [&str; 6] = ["conformance", "bad_store", "fuzz_corpus", "prune", "reading", "store_faults"];
+const TESTS: [&str; 6] = [
+    "conformance",
+    "bad_store",
+    "fuzz_corpus",
+    "prune",
+    "reading",
+    "store_faults",
+];
 
 #[derive(Deserialize)]
 struct Outcomes {
@@ -33,12 +40,23 @@ enum Scenario {
 
 /// Has cargo-mutants try those of `mutants` that have no verdict.
 pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
-    let left: Vec<_> = mutants.iter().filter(|m| verdicts.of(m).is_none()).collect();
+    let left: Vec<_> = mutants
+        .iter()
+        .filter(|m| verdicts.of(m).is_none())
+        .collect();
     for some in left.chunks(8) {
         let out = tree.folder.with_file_name("alone");
         fs::create_dir_all(&out)?;
         let mut cargo = Command::new("cargo");
-        cargo.args(["mutants", "--baseline", "skip", "--timeout", "600", "--build-timeout", "1800"]);
+        cargo.args([
+            "mutants",
+            "--baseline",
+            "skip",
+            "--timeout",
+            "600",
+            "--build-timeout",
+            "1800",
+        ]);
         cargo.arg("-o").arg(&out).current_dir(&tree.root);
         for files in FILES {
             cargo.args(["-f", files]);
@@ -52,12 +70,19 @@ pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow
         }
         // it says by its exit code what the outcomes say, too
         cargo.env("CARGO_TARGET_DIR", tree.folder.with_file_name("build"));
-        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("RUSTFLAGS", "--cap-lints=allow");
+        cargo
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("RUSTFLAGS", "--cap-lints=allow");
         cargo.status().context("cargo")?;
-        let outcomes: Outcomes = serde_json::from_slice(&fs::read(out.join("mutants.out/outcomes.json"))?)?;
+        let outcomes: Outcomes =
+            serde_json::from_slice(&fs::read(out.join("mutants.out/outcomes.json"))?)?;
         for mutant in some {
             let is_it = |o: &&Outcome| matches!(&o.scenario, Scenario::Mutant { name } if *name == mutant.name);
-            let outcome = outcomes.outcomes.iter().find(is_it).with_context(|| mutant.name.clone())?;
+            let outcome = outcomes
+                .outcomes
+                .iter()
+                .find(is_it)
+                .with_context(|| mutant.name.clone())?;
             let fate = match &outcome.summary[..] {
                 "CaughtMutant" => Fate::Alone,
                 "MissedMutant" => Fate::Survived,

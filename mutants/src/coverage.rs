@@ -9,17 +9,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::trial::{Choice, End, Stage};
 use crate::tree::Program;
+use crate::trial::{Choice, End, Stage};
 use crate::workers;
 
 /// Left out: what takes hours at its full length and tries little in a short time; what counts system calls, which asking for a mutant
 /// adds to; what reads the project's files only.
-const LEFT_OUT: [&str; 6] = ["campaign", "cost", "documents", "faults", "generate", "power_loss"];
+const LEFT_OUT: [&str; 6] = [
+    "campaign",
+    "cost",
+    "documents",
+    "faults",
+    "generate",
+    "power_loss",
+];
 /// Those need machines of their own.
 const MACHINES: &str = "pub mod lab;";
 /// The simulator is asked directly.
-const SIMULATED: [&str; 2] = ["worlds_with_fresh_seeds_break_no_rule", "planted_bugs_are_found"];
+const SIMULATED: [&str; 2] = [
+    "worlds_with_fresh_seeds_break_no_rule",
+    "planted_bugs_are_found",
+];
 
 /// A test that takes longer by itself is not used.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -63,7 +73,11 @@ impl Coverage {
                 }
             }
         }
-        println!("{} tests, {} of them to be played", known.len() + all.len(), all.len());
+        println!(
+            "{} tests, {} of them to be played",
+            known.len() + all.len(),
+            all.len()
+        );
         let kept = Mutex::new(OpenOptions::new().create(true).append(true).open(file)?);
         let played = workers::all(&all, |(program, name)| {
             let trial = stage.play(&program.file, &["--exact", name], Choice::Reached, LIMIT)?;
@@ -77,8 +91,14 @@ impl Coverage {
                 reached: trial.reached,
             };
             if !test.passed {
-                println!("not used, as it fails with no mutant: {} {name}", program.name);
-                fs::write(stage.folder.join(format!("failed-{}-{name}", program.name)), trial.output)?;
+                println!(
+                    "not used, as it fails with no mutant: {} {name}",
+                    program.name
+                );
+                fs::write(
+                    stage.folder.join(format!("failed-{}-{name}", program.name)),
+                    trial.output,
+                )?;
             }
             let line = serde_json::to_string(&test)? + "\n";
             kept.lock().expect("whole").write_all(line.as_bytes())?;
@@ -97,7 +117,11 @@ impl Coverage {
 
     /// Those that reach the mutant `n`.
     pub fn of(&self, n: u32) -> impl Iterator<Item = &Test> {
-        self.reaching.get(&n).into_iter().flatten().map(|i| &self.tests[*i])
+        self.reaching
+            .get(&n)
+            .into_iter()
+            .flatten()
+            .map(|i| &self.tests[*i])
     }
 }
 

@@ -70,12 +70,20 @@ impl Verdicts {
         let mut hashes = HashMap::new();
         for mutant in mutants {
             if !hashes.contains_key(&mutant.file) {
-                hashes.insert(mutant.file.clone(), tree::hash(fs::read(root.join(&mutant.file))?));
+                hashes.insert(
+                    mutant.file.clone(),
+                    tree::hash(fs::read(root.join(&mutant.file))?),
+                );
             }
         }
-        let files: HashMap<&str, u64> = mutants.iter().map(|m| (&m.name[..], hashes[&m.file])).collect();
+        let files: HashMap<&str, u64> = mutants
+            .iter()
+            .map(|m| (&m.name[..], hashes[&m.file]))
+            .collect();
         let text = fs::read_to_string(path).unwrap_or_default();
-        let known = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let known = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
         let known = known.filter(|v: &Verdict| {
             let same = files.get(&v.mutant[..]) == Some(&v.file);
             same && (v.all == all || !v.fate.survives())
@@ -94,7 +102,13 @@ impl Verdicts {
         self.known.lock().expect("whole").get(&mutant.name).cloned()
     }
 
-    pub fn keep(&self, mutant: &Mutant, fate: Fate, by: String, took: Duration) -> anyhow::Result<()> {
+    pub fn keep(
+        &self,
+        mutant: &Mutant,
+        fate: Fate,
+        by: String,
+        took: Duration,
+    ) -> anyhow::Result<()> {
         let verdict = Verdict {
             mutant: mutant.name.clone(),
             number: mutant.number,
@@ -105,8 +119,14 @@ impl Verdicts {
             all: self.all,
         };
         let line = serde_json::to_string(&verdict)? + "\n";
-        self.file.lock().expect("whole").write_all(line.as_bytes())?;
-        self.known.lock().expect("whole").insert(mutant.name.clone(), verdict);
+        self.file
+            .lock()
+            .expect("whole")
+            .write_all(line.as_bytes())?;
+        self.known
+            .lock()
+            .expect("whole")
+            .insert(mutant.name.clone(), verdict);
         Ok(())
     }
 }
@@ -132,7 +152,10 @@ impl<'a> Judge<'a> {
 
     /// All of `mutants` that have no verdict yet.
     pub fn all(&self, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
-        let left: Vec<_> = mutants.iter().filter(|m| verdicts.of(m).is_none()).collect();
+        let left: Vec<_> = mutants
+            .iter()
+            .filter(|m| verdicts.of(m).is_none())
+            .collect();
         let done = AtomicUsize::new(0);
         workers::all(&left, |mutant| {
             let began = Instant::now();
@@ -145,7 +168,8 @@ impl<'a> Judge<'a> {
     }
 
     fn one(&self, mutant: &Mutant) -> anyhow::Result<(Fate, String)> {
-        let (unit, mut integration): (Vec<_>, Vec<_>) = self.coverage.of(mutant.number).partition(|t| t.unit);
+        let (unit, mut integration): (Vec<_>, Vec<_>) =
+            self.coverage.of(mutant.number).partition(|t| t.unit);
         let simulated = self.simulator.reached.contains(&mutant.number);
         if unit.is_empty() && integration.is_empty() && !simulated {
             return Ok((Fate::NotReached, String::new()));
@@ -154,7 +178,11 @@ impl<'a> Judge<'a> {
             return Ok(caught);
         }
         if simulated {
-            match self.simulator.play(self.stage, Choice::One(mutant.number))?.end {
+            match self
+                .simulator
+                .play(self.stage, Choice::One(mutant.number))?
+                .end
+            {
                 End::Passed => {}
                 End::Failed(how) => return Ok((Fate::Simulator, how)),
                 End::TimedOut => return Ok((Fate::TimeOut, "simulator".into())),
@@ -173,7 +201,8 @@ impl<'a> Judge<'a> {
             let (program, mut seconds) = (integration[0].program.clone(), 0.0);
             let mut together = Vec::new();
             integration.retain(|test| {
-                let fits = together.is_empty() || test.program == program && seconds + test.seconds < TOGETHER;
+                let fits = together.is_empty()
+                    || test.program == program && seconds + test.seconds < TOGETHER;
                 if fits {
                     seconds += test.seconds;
                     together.push(*test);
@@ -185,11 +214,22 @@ impl<'a> Judge<'a> {
                 return Ok(caught);
             }
         }
-        Ok((Fate::Survived, format!("{} unit, {spent:.0} s of integration, simulator: {simulated}", unit.len())))
+        Ok((
+            Fate::Survived,
+            format!(
+                "{} unit, {spent:.0} s of integration, simulator: {simulated}",
+                unit.len()
+            ),
+        ))
     }
 
     /// Plays `tests`, all of one program. What fails must fail again, and must not without the mutant: the machine may be busy.
-    fn by_tests(&self, mutant: &Mutant, tests: &[&Test], fate: Fate) -> anyhow::Result<Option<(Fate, String)>> {
+    fn by_tests(
+        &self,
+        mutant: &Mutant,
+        tests: &[&Test],
+        fate: Fate,
+    ) -> anyhow::Result<Option<(Fate, String)>> {
         let Some(first) = tests.first() else {
             return Ok(None);
         };
@@ -209,11 +249,21 @@ impl<'a> Judge<'a> {
                 End::Failed(name) => left.iter().copied().filter(|t| t.name == *name).collect(),
                 End::TimedOut => Vec::new(),
             };
-            let again = if failed.is_empty() { left.clone() } else { failed };
-            let sure = play(&again, 0)? == End::Passed && (end == End::TimedOut || play(&again, mutant.number)? != End::Passed);
+            let again = if failed.is_empty() {
+                left.clone()
+            } else {
+                failed
+            };
+            let sure = play(&again, 0)? == End::Passed
+                && (end == End::TimedOut || play(&again, mutant.number)? != End::Passed);
             if sure {
                 for test in &again {
-                    *self.caught.lock().expect("whole").entry(key(mutant, test)).or_default() += 1;
+                    *self
+                        .caught
+                        .lock()
+                        .expect("whole")
+                        .entry(key(mutant, test))
+                        .or_default() += 1;
                 }
                 return Ok(Some(match end {
                     End::TimedOut => (Fate::TimeOut, first.program.clone()),
@@ -230,5 +280,9 @@ impl<'a> Judge<'a> {
 
 fn key(mutant: &Mutant, test: &Test) -> (String, usize, String) {
     let function = mutant.function.as_ref().map_or(0, |f| f.span.start.line);
-    (mutant.file.clone(), function, format!("{} {}", test.program, test.name))
+    (
+        mutant.file.clone(),
+        function,
+        format!("{} {}", test.program, test.name),
+    )
 }

@@ -49,10 +49,16 @@ fn main() -> anyhow::Result<ExitCode> {
         match tree.not.get(&mutant.number) {
             None => choosable.push(mutant),
             Some(Not::Choosable) => alone.push(mutant),
-            Some(Not::Viable) => verdicts.keep(mutant, Fate::Unviable, String::new(), Duration::ZERO)?,
+            Some(Not::Viable) => {
+                verdicts.keep(mutant, Fate::Unviable, String::new(), Duration::ZERO)?
+            }
         }
     }
-    println!("{} can be chosen at run time, {} can't", choosable.len(), alone.len());
+    println!(
+        "{} can be chosen at run time, {} can't",
+        choosable.len(),
+        alone.len()
+    );
     let stage = Stage::new(&tree.folder)?;
     let simulator = Simulator::build(&tree, &stage, &programs)?;
     let known = target.join(format!("coverage-{:016x}.jsonl", tree.hash));
@@ -68,5 +74,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if only.is_empty() {
         account::write(root, &verdicts, &kinds)?;
     }
-    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

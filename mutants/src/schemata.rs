@@ -45,7 +45,9 @@ impl Schemata {
             .at
             .iter()
             .filter(|(at, _)| at.start <= range.start && range.end <= at.end);
-        around.min_by_key(|(at, _)| at.len()).map(|(_, who)| &who[..])
+        around
+            .min_by_key(|(at, _)| at.len())
+            .map(|(_, who)| &who[..])
     }
 }
 
@@ -82,8 +84,15 @@ pub fn make(source: &str, mutants: &[&Mutant]) -> anyhow::Result<(Schemata, Vec<
         unviable: Vec::new(),
     };
     finder.visit_file(&file);
-    let placed: HashSet<u32> = finder.places.iter().flat_map(|p| p.mutants.clone()).collect();
-    let rest = mutants.iter().map(|m| m.number).filter(|n| !placed.contains(n));
+    let placed: HashSet<u32> = finder
+        .places
+        .iter()
+        .flat_map(|p| p.mutants.clone())
+        .collect();
+    let rest = mutants
+        .iter()
+        .map(|m| m.number)
+        .filter(|n| !placed.contains(n));
     let rest = rest.map(|n| match finder.unviable.contains(&n) {
         true => (n, Not::Viable),
         false => (n, Not::Choosable),
@@ -236,7 +245,11 @@ fn joins_let(whole: &ExprBinary) -> bool {
     matches!(whole.op, BinOp::And(_)) && (has(&whole.left) || has(&whole.right))
 }
 
-fn parts<'a>(whole: &'a ExprBinary, operators: &mut Vec<Range<usize>>, operands: &mut Vec<&'a Expr>) {
+fn parts<'a>(
+    whole: &'a ExprBinary,
+    operators: &mut Vec<Range<usize>>,
+    operands: &mut Vec<&'a Expr>,
+) {
     let mut side = |side: &'a Expr, operators: &mut _| match side {
         Expr::Binary(side) => parts(side, operators, operands),
         side => operands.push(side),
@@ -308,7 +321,11 @@ impl<'a> Visit<'a> for Finder<'a> {
             for mutant in self.take(Genre::StructField, range(field).start) {
                 let n = mutant.number;
                 let value = range(&field.expr);
-                let instead = vec![Text("(".into()), Source(range(base)), Text(format!(").{name}"))];
+                let instead = vec![
+                    Text("(".into()),
+                    Source(range(base)),
+                    Text(format!(").{name}")),
+                ];
                 let mut pieces = choice(vec![(n, instead)], value.clone());
                 if field.colon_token.is_none() {
                     pieces.insert(0, Text(format!("{name}: ")));

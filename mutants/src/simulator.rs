@@ -6,14 +6,21 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::trial::{Choice, End, Stage, Trial};
 use crate::tree::{Program, Tree};
+use crate::trial::{Choice, End, Stage, Trial};
 
 /// So many worlds, the same ones for each mutant.
 const WORLDS: &str = "20000";
 
 /// How often what must happen in so many worlds; `tests/simulation.rs` asks for the same.
-const LEAST: [(&str, u64); 6] = [("grants", 10), ("faults", 5), ("fenced", 0), ("lapsed", 0), ("from_gone", 0), ("lost", 0)];
+const LEAST: [(&str, u64); 6] = [
+    ("grants", 10),
+    ("faults", 5),
+    ("fenced", 0),
+    ("lapsed", 0),
+    ("from_gone", 0),
+    ("lost", 0),
+];
 
 pub struct Simulator {
     file: PathBuf,
@@ -29,7 +36,10 @@ impl Simulator {
         // it judges what it built by its own rules, for one world
         let mut build = tree.cargo_command();
         build.args(["test", "--locked", "--test", "simulation", "worlds"]);
-        build.env("JOBLOCK_SIMULATE_SEEDS", "1").env("JOBLOCK_SIMULATE_THREADS", "1").output()?;
+        build
+            .env("JOBLOCK_SIMULATE_SEEDS", "1")
+            .env("JOBLOCK_SIMULATE_THREADS", "1")
+            .output()?;
         let target = test.ancestors().nth(3).expect("a target folder");
         let file = target.join("tmp/simulator/target-as-built/debug/simulator");
         let mut simulator = Simulator {
@@ -38,10 +48,19 @@ impl Simulator {
             reached: HashSet::new(),
         };
         let trial = simulator.play(stage, Choice::Reached)?;
-        ensure!(trial.end == End::Passed, "the simulator: {:?}\n{}", trial.end, trial.output);
+        ensure!(
+            trial.end == End::Passed,
+            "the simulator: {:?}\n{}",
+            trial.end,
+            trial.output
+        );
         simulator.reached = trial.reached.into_iter().collect();
         simulator.limit = trial.took * 10 + Duration::from_secs(20);
-        println!("the simulator reaches {} in {:?}", simulator.reached.len(), trial.took);
+        println!(
+            "the simulator reaches {} in {:?}",
+            simulator.reached.len(),
+            trial.took
+        );
         Ok(simulator)
     }
 
@@ -55,9 +74,14 @@ impl Simulator {
         }
         if trial.end == End::Passed {
             let figures = trial.output.lines().filter_map(|line| line.split_once(' '));
-            let figures: HashMap<&str, u64> = figures.filter_map(|(name, n)| Some((name, n.parse().ok()?))).collect();
+            let figures: HashMap<&str, u64> = figures
+                .filter_map(|(name, n)| Some((name, n.parse().ok()?)))
+                .collect();
             let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
-            if let Some((name, _)) = LEAST.iter().find(|(name, least)| figure(name) <= least * figure("seeds")) {
+            if let Some((name, _)) = LEAST
+                .iter()
+                .find(|(name, least)| figure(name) <= least * figure("seeds"))
+            {
                 trial.end = End::Failed(format!("{name}: {}", figure(name)));
             }
         }

@@ -14,7 +14,8 @@ use crate::schemata::{self, Not, Schemata};
 
 /// Errors that come of a mutant's being one of several in a text, or of being chosen at run time; by itself it may compile.
 const OF_THE_CHOICE: [&str; 14] = [
-    "E0010", "E0015", "E0133", "E0381", "E0382", "E0499", "E0502", "E0505", "E0506", "E0507", "E0515", "E0597", "E0658", "E0716",
+    "E0010", "E0015", "E0133", "E0381", "E0382", "E0499", "E0502", "E0505", "E0506", "E0507",
+    "E0515", "E0597", "E0658", "E0716",
 ];
 
 /// The copy.
@@ -22,7 +23,7 @@ pub struct Tree {
     /// Of the project.
     pub root: PathBuf,
     pub folder: PathBuf,
-    /// What the project's files are, all together.
+    /// Of the sources and the tests, all together.
     pub hash: u64,
     /// Mutants that are not in it.
     pub not: BTreeMap<u32, Not>,
@@ -119,14 +120,20 @@ fn with_choice(file: &str, text: &[u8]) -> anyhow::Result<Vec<u8>> {
         _ => return Ok(text.to_owned()),
     };
     let text = str::from_utf8(text)?;
-    ensure!(text.matches(from).count() == 1, "{file}: `{from}` is not there");
+    ensure!(
+        text.matches(from).count() == 1,
+        "{file}: `{from}` is not there"
+    );
     Ok(text.replace(from, to).into_bytes())
 }
 
 impl Tree {
     /// Copies what git knows of the project, but not yet the files of `mutants`.
     pub fn copy(root: &Path, to: PathBuf, mutants: &[Mutant]) -> anyhow::Result<Self> {
-        let files = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
+        let files = Command::new("git")
+            .args(["ls-files", "-z"])
+            .current_dir(root)
+            .output()?;
         ensure!(files.status.success(), "git ls-files");
         let mut known = BTreeMap::new();
         for file in String::from_utf8(files.stdout)?.split_terminator('\0') {
@@ -143,10 +150,13 @@ impl Tree {
             let _ = fs::remove_dir_all(&to);
             put(&listing, names.join("\n").as_bytes())?;
         }
+        let tested = ["src/", "tests/", "Cargo."];
+        let tested = |file: &str| tested.iter().any(|begin| file.starts_with(begin));
+        let tested: Vec<_> = known.iter().filter(|(file, _)| tested(file)).collect();
         let tree = Tree {
             root: root.to_owned(),
             folder: to,
-            hash: hash((&known, include_str!("schemata.rs"))),
+            hash: hash((tested, include_str!("schemata.rs"))),
             not: BTreeMap::new(),
         };
         let mutated: BTreeSet<&String> = mutants.iter().map(|m| &m.file).collect();
@@ -155,7 +165,10 @@ impl Tree {
             put(&to, &with_choice(file, text)?)?;
             fs::set_permissions(to, root.join(file).metadata()?.permissions())?;
         }
-        put(&tree.folder.join("src/mutant.rs"), include_bytes!("mutant.rs"))?;
+        put(
+            &tree.folder.join("src/mutant.rs"),
+            include_bytes!("mutant.rs"),
+        )?;
         Ok(tree)
     }
 
@@ -169,7 +182,8 @@ impl Tree {
                 .iter()
                 .filter(|m| m.file == *file && !self.not.contains_key(&m.number))
                 .collect();
-            let (schemata, rest) = schemata::make(&source, &chosen).with_context(|| file.clone())?;
+            let (schemata, rest) =
+                schemata::make(&source, &chosen).with_context(|| file.clone())?;
             self.not.extend(rest);
             put(&self.folder.join(file), schemata.text.as_bytes())?;
             written.insert(file.clone(), schemata);
@@ -193,8 +207,16 @@ impl Tree {
                 for error in &errors {
                     self.drop_who_is_to_blame(error, &schemata, mutants);
                 }
-                println!("{} errors, {} mutants less", errors.len(), self.not.len() - before);
-                ensure!(self.not.len() > before, "it does not compile: {}", errors[0].message);
+                println!(
+                    "{} errors, {} mutants less",
+                    errors.len(),
+                    self.not.len() - before
+                );
+                ensure!(
+                    self.not.len() > before,
+                    "it does not compile: {}",
+                    errors[0].message
+                );
             }
         }
         bail!("nothing was built")
@@ -215,9 +237,15 @@ impl Tree {
         cargo.args(what).args(["--locked", "--message-format=json"]);
         let output = cargo.stderr(Stdio::inherit()).output().context("cargo")?;
         let (mut errors, mut programs) = (Vec::new(), Vec::new());
-        for line in output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        for line in output
+            .stdout
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+        {
             match serde_json::from_slice(line)? {
-                Said::CompilerMessage { message } if message.level == "error" && !message.spans.is_empty() => {
+                Said::CompilerMessage { message }
+                    if message.level == "error" && !message.spans.is_empty() =>
+                {
                     errors.push(message);
                 }
                 Said::CompilerArtifact {
@@ -233,7 +261,10 @@ impl Tree {
                 _ => {}
             }
         }
-        ensure!(output.status.success() || !errors.is_empty(), "cargo {what:?} failed");
+        ensure!(
+            output.status.success() || !errors.is_empty(),
+            "cargo {what:?} failed"
+        );
         Ok((errors, programs))
     }
 
@@ -245,19 +276,36 @@ impl Tree {
     ) {
         let mut spans: Vec<&At> = error.spans.iter().collect();
         spans.sort_by_key(|at| !at.is_primary);
-        let who = |at: &&At| schemata.get(&at.file_name)?.of(&(at.byte_start..at.byte_end));
+        let who = |at: &&At| {
+            schemata
+                .get(&at.file_name)?
+                .of(&(at.byte_start..at.byte_end))
+        };
         let Some(who) = spans.iter().find_map(who) else {
             let at = &spans[0];
             // one that goes away with another
-            println!("no mutant's fault: {} at byte {}: {}", at.file_name, at.byte_start, error.message);
+            println!(
+                "no mutant's fault: {} at byte {}: {}",
+                at.file_name, at.byte_start, error.message
+            );
             return;
         };
         let code = error.code.as_ref().map_or("", |c| &c.code);
         for &n in who {
             let mutant = &mutants[n as usize - 1];
-            let by_itself = OF_THE_CHOICE.contains(&code) || code.is_empty() || mutant.genre == Genre::StructField;
-            let not = if by_itself { Not::Choosable } else { Not::Viable };
-            println!("{}: {code} {}", mutant.name, error.message.lines().next().unwrap_or_default());
+            let by_itself = OF_THE_CHOICE.contains(&code)
+                || code.is_empty()
+                || mutant.genre == Genre::StructField;
+            let not = if by_itself {
+                Not::Choosable
+            } else {
+                Not::Viable
+            };
+            println!(
+                "{}: {code} {}",
+                mutant.name,
+                error.message.lines().next().unwrap_or_default()
+            );
             self.not.entry(n).or_insert(not);
         }
     }

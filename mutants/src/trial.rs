@@ -62,11 +62,20 @@ impl Stage {
     }
 
     /// Plays `program`, whose processes are all gone when it returns.
-    pub fn play(&self, program: &Path, args: &[&str], choice: Choice, limit: Duration) -> anyhow::Result<Trial> {
+    pub fn play(
+        &self,
+        program: &Path,
+        args: &[&str],
+        choice: Choice,
+        limit: Duration,
+    ) -> anyhow::Result<Trial> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
-        let (output, reached) = (self.folder.join(format!("output-{mark}")), self.folder.join(format!("reached-{mark}")));
+        let (output, reached) = (
+            self.folder.join(format!("output-{mark}")),
+            self.folder.join(format!("reached-{mark}")),
+        );
         let to = File::create(&output)?;
         let mut command = Command::new("sh");
         command
@@ -94,7 +103,9 @@ impl Stage {
             }
         }
         let began = Instant::now();
-        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let mut child = command
+            .spawn()
+            .with_context(|| program.display().to_string())?;
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
@@ -102,7 +113,11 @@ impl Stage {
             if began.elapsed() > limit {
                 break None;
             }
-            thread::sleep(Duration::from_millis(if began.elapsed().as_secs() < 1 { 2 } else { 20 }));
+            thread::sleep(Duration::from_millis(if began.elapsed().as_secs() < 1 {
+                2
+            } else {
+                20
+            }));
         };
         let took = began.elapsed();
         if !status.is_some_and(|s| s.success()) {
@@ -113,14 +128,21 @@ impl Stage {
         }
         let text = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
         let numbers = fs::read(&reached).unwrap_or_default();
-        let mut numbers: Vec<_> = numbers.as_chunks().0.iter().map(|n| u32::from_le_bytes(*n)).collect();
+        let mut numbers: Vec<_> = numbers
+            .as_chunks()
+            .0
+            .iter()
+            .map(|n| u32::from_le_bytes(*n))
+            .collect();
         numbers.sort_unstable();
         numbers.dedup();
         let _ = (fs::remove_file(&output), fs::remove_file(&reached));
         let end = match status {
             Some(status) if status.success() => End::Passed,
             Some(status) => {
-                let failed = text.lines().find_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+                let failed = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
                 let otherwise = || match status.signal() {
                     Some(signal) => format!("(signal {signal})"),
                     None => format!("(exit code {})", status.code().unwrap_or_default()),
@@ -129,14 +151,27 @@ impl Stage {
             }
             None => End::TimedOut,
         };
-        Ok(Trial { end, took, reached: numbers, output: text })
+        Ok(Trial {
+            end,
+            took,
+            reached: numbers,
+            output: text,
+        })
     }
 
     /// The names of a program's tests.
     pub fn tests(&self, program: &Program) -> anyhow::Result<Vec<String>> {
-        let list = self.play(&program.file, &["--list"], Choice::One(0), Duration::from_secs(60))?;
+        let list = self.play(
+            &program.file,
+            &["--list"],
+            Choice::One(0),
+            Duration::from_secs(60),
+        )?;
         ensure!(list.end == End::Passed, "{}: {}", program.name, list.output);
-        let names = list.output.lines().filter_map(|line| line.strip_suffix(": test"));
+        let names = list
+            .output
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"));
         Ok(names.map(str::to_owned).collect())
     }
 }
@@ -148,11 +183,18 @@ fn end_the_marked(mark: &str) {
         let mut found = false;
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = process.file_name();
-            let Some(pid) = name.to_str().and_then(|n| n.parse().ok()).and_then(Pid::from_raw) else {
+            let Some(pid) = name
+                .to_str()
+                .and_then(|n| n.parse().ok())
+                .and_then(Pid::from_raw)
+            else {
                 continue;
             };
             let environment = fs::read(process.path().join("environ")).unwrap_or_default();
-            if environment.windows(mark.len()).any(|part| part == mark.as_bytes()) {
+            if environment
+                .windows(mark.len())
+                .any(|part| part == mark.as_bytes())
+            {
                 found = true;
                 let _ = kill_process(pid, Signal::KILL);
             }

@@ -8,9 +8,19 @@ use std::thread;
 const WORKERS: &str = "JOBLOCK_MUTANTS_WORKERS";
 
 /// Does `work` with each, in their order as far as that can be; with the first error, no more is begun.
-pub fn all<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> anyhow::Result<R> + Sync) -> anyhow::Result<Vec<R>> {
-    let workers = std::env::var(WORKERS).ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    let (next, done, error) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
+pub fn all<T: Sync, R: Send>(
+    things: &[T],
+    work: impl Fn(&T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let workers = std::env::var(WORKERS)
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(2);
+    let (next, done, error) = (
+        AtomicUsize::new(0),
+        Mutex::new(Vec::new()),
+        Mutex::new(None),
+    );
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
