@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::judge::{Fate, Verdicts};
-use crate::list::{FILES, Mutant};
+use crate::list::Mutant;
 use crate::tree::Tree;
 
 /// What it plays.
@@ -44,9 +44,9 @@ pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow
         .iter()
         .filter(|m| verdicts.of(m).is_none())
         .collect();
+    let out = tree.folder.with_file_name("alone");
+    fs::create_dir_all(&out)?;
     for some in left.chunks(8) {
-        let out = tree.folder.with_file_name("alone");
-        fs::create_dir_all(&out)?;
         let mut cargo = Command::new("cargo");
         cargo.args([
             "mutants",
@@ -58,18 +58,17 @@ pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow
             "1800",
         ]);
         cargo.arg("-o").arg(&out).current_dir(&tree.root);
-        for files in FILES {
-            cargo.args(["-f", files]);
-        }
+        // not all of `src`: fields that are deleted it chooses whatever `-F` says
         for mutant in some {
-            cargo.arg("-F").arg(format!("^{}$", escaped(&mutant.name)));
+            let this = format!("^{}$", escaped(&mutant.name));
+            cargo.args(["-f", &mutant.file, "-F", &this]);
         }
         cargo.args(["--", "--lib"]);
         for test in TESTS {
             cargo.args(["--test", test]);
         }
         // it says by its exit code what the outcomes say, too
-        cargo.env("CARGO_TARGET_DIR", tree.folder.with_file_name("build"));
+        cargo.env("CARGO_TARGET_DIR", out.join("build"));
         cargo
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("RUSTFLAGS", "--cap-lints=allow");
@@ -100,7 +99,7 @@ pub fn try_each(tree: &Tree, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow
 fn escaped(text: &str) -> String {
     let mut regex = String::new();
     for c in text.chars() {
-        if c.is_ascii_punctuation() {
+        if r".^$*+?()[]{}|\".contains(c) {
             regex.push('\\');
         }
         regex.push(c);

@@ -17,7 +17,9 @@ use crate::trial::{Choice, End, Stage};
 use crate::{tree, workers};
 
 /// Integration tests are tried for as long, by the time that they take with no mutant active.
-const BUDGET: f64 = 60.0;
+const BUDGET: f64 = 40.0;
+/// One that takes longer is not.
+const LONG: f64 = 20.0;
 /// Those of one program that take no longer together are played at once.
 const TOGETHER: f64 = 3.0;
 
@@ -150,43 +152,52 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// All of `mutants` that have no verdict yet.
+    /// All of `mutants` that have no verdict yet: first by what is quick, which leaves few.
     pub fn all(&self, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
-        let left: Vec<_> = mutants
-            .iter()
-            .filter(|m| verdicts.of(m).is_none())
-            .collect();
-        let done = AtomicUsize::new(0);
-        workers::all(&left, |mutant| {
-            let began = Instant::now();
-            let (fate, by) = self.one(mutant)?;
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            println!("{done}/{} {fate:?} {}: {by}", left.len(), mutant.name);
-            verdicts.keep(mutant, fate, by, began.elapsed())
-        })?;
+        let rounds: [fn(&Self, &Mutant) -> anyhow::Result<_>; 2] = [Self::quickly, Self::slowly];
+        for round in rounds {
+            let left = mutants.iter().filter(|m| verdicts.of(m).is_none());
+            let left: Vec<_> = left.collect();
+            let done = AtomicUsize::new(0);
+            workers::all(&left, |mutant| {
+                let began = Instant::now();
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                let Some((fate, by)) = round(self, mutant)? else {
+                    return Ok(());
+                };
+                println!("{done}/{} {fate:?} {}: {by}", left.len(), mutant.name);
+                verdicts.keep(mutant, fate, by, began.elapsed())
+            })?;
+        }
         Ok(())
     }
 
-    fn one(&self, mutant: &Mutant) -> anyhow::Result<(Fate, String)> {
-        let (unit, mut integration): (Vec<_>, Vec<_>) =
-            self.coverage.of(mutant.number).partition(|t| t.unit);
-        let simulated = self.simulator.reached.contains(&mutant.number);
-        if unit.is_empty() && integration.is_empty() && !simulated {
-            return Ok((Fate::NotReached, String::new()));
+    fn tests(&self, mutant: &Mutant, unit: bool) -> Vec<&Test> {
+        let all = self.coverage.of(mutant.number);
+        all.filter(|test| test.unit == unit).collect()
+    }
+
+    /// By unit tests and by the simulator.
+    fn quickly(&self, mutant: &Mutant) -> anyhow::Result<Option<(Fate, String)>> {
+        if let Some(caught) = self.by_tests(mutant, &self.tests(mutant, true), Fate::Unit)? {
+            return Ok(Some(caught));
         }
-        if let Some(caught) = self.by_tests(mutant, &unit, Fate::Unit)? {
-            return Ok(caught);
+        if !self.simulator.reached.contains(&mutant.number) {
+            return Ok(None);
         }
-        if simulated {
-            match self
-                .simulator
-                .play(self.stage, Choice::One(mutant.number))?
-                .end
-            {
-                End::Passed => {}
-                End::Failed(how) => return Ok((Fate::Simulator, how)),
-                End::TimedOut => return Ok((Fate::TimeOut, "simulator".into())),
-            }
+        let trial = self.simulator.play(self.stage, Choice::One(mutant.number))?;
+        Ok(match trial.end {
+            End::Passed => None,
+            End::Failed(how) => Some((Fate::Simulator, how)),
+            End::TimedOut => Some((Fate::TimeOut, "simulator".into())),
+        })
+    }
+
+    /// By integration tests, which is the last word.
+    fn slowly(&self, mutant: &Mutant) -> anyhow::Result<Option<(Fate, String)>> {
+        let mut integration = self.tests(mutant, false);
+        if integration.is_empty() && self.tests(mutant, true).is_empty() {
+            return Ok(Some((Fate::NotReached, String::new())));
         }
         let catches = |test: &Test| {
             let caught = self.caught.lock().expect("whole");
@@ -196,6 +207,7 @@ impl<'a> Judge<'a> {
             let order = catches(b).cmp(&catches(a));
             order.then(a.seconds.total_cmp(&b.seconds))
         });
+        integration.retain(|test| test.seconds < LONG);
         let mut spent = 0.0;
         while !integration.is_empty() && spent < BUDGET {
             let (program, mut seconds) = (integration[0].program.clone(), 0.0);
@@ -211,16 +223,12 @@ impl<'a> Judge<'a> {
             });
             spent += seconds;
             if let Some(caught) = self.by_tests(mutant, &together, Fate::Integration)? {
-                return Ok(caught);
+                return Ok(Some(caught));
             }
         }
-        Ok((
-            Fate::Survived,
-            format!(
-                "{} unit, {spent:.0} s of integration, simulator: {simulated}",
-                unit.len()
-            ),
-        ))
+        let unit = self.tests(mutant, true).len();
+        let by = format!("{unit} unit tests, {spent:.0} s of integration tests");
+        Ok(Some((Fate::Survived, by)))
     }
 
     /// Plays `tests`, all of one program. What fails must fail again, and must not without the mutant: the machine may be busy.

@@ -30,7 +30,8 @@ use simulator::Simulator;
 use tree::Tree;
 use trial::Stage;
 
-/// What says in the copy of the project whether a mutant is active: `mutant.rs` is put there.
+/// What says in the copy of the project whether a mutant is active: `mutant.rs` is put there. The variables that it reads do not begin
+/// with `JOBLOCK_`, as the tests take all of those away.
 const CHOICE: &str = "crate::mutant::is";
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The number of the mutant that is active.
-const ACTIVE: &str = "JOBLOCK_MUTANT";
+const ACTIVE: &str = "MUTANT_ACTIVE";
 /// The file that is told which mutants are reached, of which none is active then.
-const REACHED: &str = "JOBLOCK_MUTANTS_REACHED";
+const REACHED: &str = "MUTANTS_REACHED";
 
 const NOT_READ: u32 = u32::MAX;
 const ALL_ARE_LOOKED_FOR: u32 = u32::MAX - 1;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Arm, BinOp, Block, Expr, ExprBinary, ExprStruct, ExprUnary, Member};
@@ -52,7 +53,7 @@ impl Schemata {
 }
 
 /// Why a mutant is not in the text.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq)]
 pub enum Not {
     /// It would not compile.
     Viable,

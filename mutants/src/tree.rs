@@ -105,6 +105,12 @@ fn put(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| path.display().to_string())
 }
 
+/// Of an environment that a test clears, what chooses the mutant is put back.
+const CLEARED: (&str, &str) = (
+    ".env_clear()",
+    ".env_clear().envs(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b\"MUTANT\")))",
+);
+
 /// The file as it is to be where `crate::mutant` is: in the library, and in the simulator, which is built of some of the library's files.
 fn with_choice(file: &str, text: &[u8]) -> anyhow::Result<Vec<u8>> {
     let (from, to) = match file {
@@ -117,6 +123,10 @@ fn with_choice(file: &str, text: &[u8]) -> anyhow::Result<Vec<u8>> {
             "#[path = \"../../src/name.rs\"]",
             "#[path = \"../../src/mutant.rs\"]\nmod mutant;\n#[path = \"../../src/name.rs\"]",
         ),
+        _ if file.starts_with("tests/") && file.ends_with(".rs") => {
+            let text = str::from_utf8(text)?;
+            return Ok(text.replace(CLEARED.0, CLEARED.1).into_bytes());
+        }
         _ => return Ok(text.to_owned()),
     };
     let text = str::from_utf8(text)?;
@@ -156,7 +166,7 @@ impl Tree {
         let tree = Tree {
             root: root.to_owned(),
             folder: to,
-            hash: hash((tested, include_str!("schemata.rs"))),
+            hash: hash((tested, include_str!("mutant.rs"))),
             not: BTreeMap::new(),
         };
         let mutated: BTreeSet<&String> = mutants.iter().map(|m| &m.file).collect();
@@ -193,12 +203,20 @@ impl Tree {
 
     /// Builds it with as many mutants as compile, and tells the test programs.
     pub fn build(&mut self, mutants: &[Mutant]) -> anyhow::Result<Vec<Program>> {
+        // to try each error again would be to build twice
+        let known = self
+            .folder
+            .with_file_name(format!("not-{:016x}.json", self.hash));
+        if let Ok(text) = fs::read(&known) {
+            self.not = serde_json::from_slice(&text)?;
+        }
         for what in [&["check", "--lib"][..], &["test", "--no-run"]] {
             loop {
                 let schemata = self.mutate(mutants)?;
                 let (errors, programs) = self.cargo(what)?;
                 if errors.is_empty() {
                     if what[0] == "test" {
+                        fs::write(known, serde_json::to_vec(&self.not)?)?;
                         return Ok(programs);
                     }
                     break;

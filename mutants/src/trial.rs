@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::tree::Program;
 
 /// The variable that marks every process of a trial, those of killed tests too.
-const MARK: &str = "JOBLOCK_MUTANTS_TRIAL";
+const MARK: &str = "MUTANTS_TRIAL";
 
 /// How much memory a process may map, in KiB: a mutant can take it all.
 const MEMORY: u32 = 8 << 20;
@@ -96,10 +96,10 @@ impl Stage {
             Choice::Reached => {
                 // also by processes of other users
                 File::create(&reached)?.set_permissions(fs::Permissions::from_mode(0o666))?;
-                command.env("JOBLOCK_MUTANTS_REACHED", &reached);
+                command.env("MUTANTS_REACHED", &reached);
             }
             Choice::One(n) => {
-                command.env("JOBLOCK_MUTANT", n.to_string());
+                command.env("MUTANT_ACTIVE", n.to_string());
             }
         }
         let began = Instant::now();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// How many; else two.
-const WORKERS: &str = "JOBLOCK_MUTANTS_WORKERS";
+const WORKERS: &str = "MUTANTS_WORKERS";
 
 /// Does `work` with each, in their order as far as that can be; with the first error, no more is begun.
 pub fn all<T: Sync, R: Send>(
