@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::Program;
+use crate::list::Mutant;
+use crate::tree::{Hashes, Program};
 use crate::trial::{Choice, End, Stage};
 use crate::workers;
 
@@ -38,12 +39,17 @@ const LIMIT: Duration = Duration::from_secs(150);
 #[derive(Serialize, Deserialize, Clone)]
 pub struct Test {
     pub program: String,
-    pub file: PathBuf,
     pub unit: bool,
     pub name: String,
     pub passed: bool,
     pub seconds: f64,
     pub reached: Vec<u32>,
+    /// The program's.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// By file, how much of it this test comes by, and few others.
+    #[serde(skip)]
+    pub about: HashMap<String, f64>,
 }
 
 pub struct Coverage {
@@ -53,13 +59,24 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Of all tests; those that `file` knows already are not played again.
-    pub fn measure(stage: &Stage, programs: &[Program], file: &Path) -> anyhow::Result<Self> {
-        let known: Vec<Test> = fs::read_to_string(file)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
+    /// Of all tests; those that a file in `folder` knows already are not played again.
+    pub fn measure(
+        stage: &Stage,
+        programs: &[Program],
+        mutants: &[Mutant],
+        hashes: Hashes,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let unit = folder.join(format!("coverage-unit-{:016x}.jsonl", hashes.all));
+        let integration = format!("coverage-integration-{:016x}.jsonl", hashes.product);
+        let mut known: Vec<Test> = Vec::new();
+        let mut kept = Vec::new();
+        for file in [folder.join(integration), unit] {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            let lines = text.lines();
+            known.extend(lines.filter_map(|line| serde_json::from_str(line).ok()));
+            kept.push(OpenOptions::new().create(true).append(true).open(file)?);
+        }
         let names: HashSet<_> = known.iter().map(|t| (&t.program, &t.name)).collect();
         let mut all = Vec::new();
         for program in programs {
@@ -78,41 +95,55 @@ impl Coverage {
             known.len() + all.len(),
             all.len()
         );
-        let kept = Mutex::new(OpenOptions::new().create(true).append(true).open(file)?);
+        let kept = Mutex::new(kept);
         let played = workers::all(&all, |(program, name)| {
             let trial = stage.play(&program.file, &["--exact", name], Choice::Reached, LIMIT)?;
             let test = Test {
                 program: program.name.clone(),
-                file: program.file.clone(),
                 unit: program.unit,
                 name: name.clone(),
                 passed: trial.end == End::Passed,
                 seconds: trial.took.as_secs_f64(),
                 reached: trial.reached,
+                file: PathBuf::new(),
+                about: HashMap::new(),
             };
             if !test.passed {
                 println!(
                     "not used, as it fails with no mutant: {} {name}",
                     program.name
                 );
-                fs::write(
-                    stage.folder.join(format!("failed-{}-{name}", program.name)),
-                    trial.output,
-                )?;
+                let output = format!("failed-{}-{name}", program.name);
+                fs::write(stage.folder.join(output), trial.output)?;
             }
             let line = serde_json::to_string(&test)? + "\n";
-            kept.lock().expect("whole").write_all(line.as_bytes())?;
+            let mut kept = kept.lock().expect("whole");
+            kept[usize::from(test.unit)].write_all(line.as_bytes())?;
             Ok(test)
         })?;
         let mut tests: Vec<Test> = known.into_iter().chain(played).collect();
         tests.retain(|test| test.passed);
+        Ok(Self::of_tests(tests, programs, mutants))
+    }
+
+    fn of_tests(mut tests: Vec<Test>, programs: &[Program], mutants: &[Mutant]) -> Self {
         let mut reaching: HashMap<_, Vec<_>> = HashMap::new();
         for (i, test) in tests.iter().enumerate() {
             for n in &test.reached {
                 reaching.entry(*n).or_default().push(i);
             }
         }
-        Ok(Coverage { tests, reaching })
+        for test in &mut tests {
+            let program = programs.iter().find(|p| p.name == test.program);
+            test.file = program.map(|p| p.file.clone()).unwrap_or_default();
+            for n in &test.reached {
+                let file = mutants[*n as usize - 1].file.clone();
+                #[expect(clippy::cast_precision_loss, reason = "there are not so many tests")]
+                let share = 1.0 / reaching[n].len() as f64;
+                *test.about.entry(file).or_default() += share;
+            }
+        }
+        Coverage { tests, reaching }
     }
 
     /// Those that reach the mutant `n`.

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::coverage::{Coverage, Test};
 use crate::list::Mutant;
 use crate::simulator::Simulator;
+use crate::tree::{self, Hashes};
 use crate::trial::{Choice, End, Stage};
-use crate::{tree, workers};
+use crate::workers;
 
 /// Integration tests are tried for as long, by the time that they take with no mutant active.
-const BUDGET: f64 = 40.0;
+const BUDGET: f64 = 60.0;
 /// One that takes longer is not.
-const LONG: f64 = 20.0;
+const LONG: f64 = 60.0;
 /// Those of one program that take no longer together are played at once.
 const TOGETHER: f64 = 3.0;
 
@@ -53,9 +54,9 @@ pub struct Verdict {
     /// The test.
     pub by: String,
     pub seconds: f64,
-    /// Hashes of its file, and of everything.
+    /// Of its file without the unit tests.
     file: u64,
-    all: u64,
+    hashes: Hashes,
 }
 
 /// All verdicts so far, and where they are kept. One stands for as long as the mutant's file is the same; that it survived, only for
@@ -63,40 +64,51 @@ pub struct Verdict {
 pub struct Verdicts {
     file: Mutex<fs::File>,
     known: Mutex<HashMap<String, Verdict>>,
-    hashes: HashMap<String, u64>,
-    all: u64,
+    /// Survivors of the same product, which new unit tests may catch.
+    survived: HashMap<String, Verdict>,
+    files: HashMap<String, u64>,
+    hashes: Hashes,
 }
 
 impl Verdicts {
-    pub fn read(path: &Path, root: &Path, mutants: &[Mutant], all: u64) -> anyhow::Result<Self> {
-        let mut hashes = HashMap::new();
+    pub fn read(
+        path: &Path,
+        root: &Path,
+        mutants: &[Mutant],
+        hashes: Hashes,
+    ) -> anyhow::Result<Self> {
+        let mut files = HashMap::new();
         for mutant in mutants {
-            if !hashes.contains_key(&mutant.file) {
-                hashes.insert(
-                    mutant.file.clone(),
-                    tree::hash(fs::read(root.join(&mutant.file))?),
-                );
+            if !files.contains_key(&mutant.file) {
+                let source = fs::read_to_string(root.join(&mutant.file))?;
+                files.insert(mutant.file.clone(), tree::hash(tree::product(&source)));
             }
         }
-        let files: HashMap<&str, u64> = mutants
+        let of: HashMap<&str, u64> = mutants
             .iter()
-            .map(|m| (&m.name[..], hashes[&m.file]))
+            .map(|m| (&m.name[..], files[&m.file]))
             .collect();
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let known = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        let known = known.filter(|v: &Verdict| {
-            let same = files.get(&v.mutant[..]) == Some(&v.file);
-            same && (v.all == all || !v.fate.survives())
-        });
-        let known = known.map(|v| (v.mutant.clone(), v)).collect();
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let (mut known, mut survived) = (HashMap::new(), HashMap::new());
+        for line in fs::read_to_string(path).unwrap_or_default().lines() {
+            // a line that was cut off says nothing
+            let Ok(verdict) = serde_json::from_str::<Verdict>(line) else {
+                continue;
+            };
+            if of.get(&verdict.mutant[..]) != Some(&verdict.file) {
+                continue;
+            }
+            if !verdict.fate.survives() || verdict.hashes == hashes {
+                known.insert(verdict.mutant.clone(), verdict);
+            } else if verdict.hashes.product == hashes.product {
+                survived.insert(verdict.mutant.clone(), verdict);
+            }
+        }
         Ok(Verdicts {
-            file: Mutex::new(file),
+            file: Mutex::new(OpenOptions::new().create(true).append(true).open(path)?),
             known: Mutex::new(known),
+            survived,
+            files,
             hashes,
-            all,
         })
     }
 
@@ -117,8 +129,8 @@ impl Verdicts {
             fate,
             by,
             seconds: took.as_secs_f64(),
-            file: self.hashes[&mutant.file],
-            all: self.all,
+            file: self.files[&mutant.file],
+            hashes: self.hashes,
         };
         let line = serde_json::to_string(&verdict)? + "\n";
         self.file
@@ -154,7 +166,9 @@ impl<'a> Judge<'a> {
 
     /// All of `mutants` that have no verdict yet: first by what is quick, which leaves few.
     pub fn all(&self, mutants: &[&Mutant], verdicts: &Verdicts) -> anyhow::Result<()> {
-        let rounds: [fn(&Self, &Mutant) -> anyhow::Result<_>; 2] = [Self::quickly, Self::slowly];
+        type Round<'a> =
+            fn(&Judge<'a>, &Mutant, &Verdicts) -> anyhow::Result<Option<(Fate, String)>>;
+        let rounds: [Round<'a>; 2] = [Self::quickly, Self::slowly];
         for round in rounds {
             let left = mutants.iter().filter(|m| verdicts.of(m).is_none());
             let left: Vec<_> = left.collect();
@@ -162,7 +176,7 @@ impl<'a> Judge<'a> {
             workers::all(&left, |mutant| {
                 let began = Instant::now();
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                let Some((fate, by)) = round(self, mutant)? else {
+                let Some((fate, by)) = round(self, mutant, verdicts)? else {
                     return Ok(());
                 };
                 println!("{done}/{} {fate:?} {}: {by}", left.len(), mutant.name);
@@ -178,14 +192,16 @@ impl<'a> Judge<'a> {
     }
 
     /// By unit tests and by the simulator.
-    fn quickly(&self, mutant: &Mutant) -> anyhow::Result<Option<(Fate, String)>> {
+    fn quickly(&self, mutant: &Mutant, _: &Verdicts) -> anyhow::Result<Option<(Fate, String)>> {
         if let Some(caught) = self.by_tests(mutant, &self.tests(mutant, true), Fate::Unit)? {
             return Ok(Some(caught));
         }
         if !self.simulator.reached.contains(&mutant.number) {
             return Ok(None);
         }
-        let trial = self.simulator.play(self.stage, Choice::One(mutant.number))?;
+        let trial = self
+            .simulator
+            .play(self.stage, Choice::One(mutant.number))?;
         Ok(match trial.end {
             End::Passed => None,
             End::Failed(how) => Some((Fate::Simulator, how)),
@@ -194,7 +210,14 @@ impl<'a> Judge<'a> {
     }
 
     /// By integration tests, which is the last word.
-    fn slowly(&self, mutant: &Mutant) -> anyhow::Result<Option<(Fate, String)>> {
+    fn slowly(
+        &self,
+        mutant: &Mutant,
+        verdicts: &Verdicts,
+    ) -> anyhow::Result<Option<(Fate, String)>> {
+        if let Some(verdict) = verdicts.survived.get(&mutant.name) {
+            return Ok(Some((verdict.fate, verdict.by.clone())));
+        }
         let mut integration = self.tests(mutant, false);
         if integration.is_empty() && self.tests(mutant, true).is_empty() {
             return Ok(Some((Fate::NotReached, String::new())));
@@ -203,9 +226,11 @@ impl<'a> Judge<'a> {
             let caught = self.caught.lock().expect("whole");
             caught.get(&key(mutant, test)).copied().unwrap_or(0)
         };
+        // those that have most to do with the file for the time that they take
+        let worth = |test: &Test| test.about[&mutant.file] / (1.0 + test.seconds);
         integration.sort_by(|a, b| {
             let order = catches(b).cmp(&catches(a));
-            order.then(a.seconds.total_cmp(&b.seconds))
+            order.then(worth(b).total_cmp(&worth(a)))
         });
         integration.retain(|test| test.seconds < LONG);
         let mut spent = 0.0;

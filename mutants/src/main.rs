@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("{} mutants", mutants.len());
     let mut tree = Tree::copy(root, target.join("tree"), &mutants)?;
     let programs = tree.build(&mutants)?;
-    let verdicts = Verdicts::read(&target.join("verdicts.jsonl"), root, &mutants, tree.hash)?;
+    let verdicts = Verdicts::read(&target.join("verdicts.jsonl"), root, &mutants, tree.hashes)?;
     let chosen = |m: &&Mutant| only.is_empty() || only.iter().any(|part| m.name.contains(part));
     let (mut choosable, mut alone) = (Vec::new(), Vec::new());
     for mutant in mutants.iter().filter(chosen) {
@@ -62,8 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     let stage = Stage::new(&tree.folder)?;
     let simulator = Simulator::build(&tree, &stage, &programs)?;
-    let known = target.join(format!("coverage-{:016x}.jsonl", tree.hash));
-    let coverage = Coverage::measure(&stage, &programs, &known)?;
+    let coverage = Coverage::measure(&stage, &programs, &mutants, tree.hashes, &target)?;
     Judge::new(&stage, &coverage, &simulator).all(&choosable, &verdicts)?;
     alone::try_each(&tree, &alone, &verdicts)?;
     let verdicts: HashMap<u32, _> = mutants

@@ -337,3 +337,97 @@ impl<'a> Visit<'a> for Finder<'a> {
         visit::visit_expr_struct(self, whole);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::Genre::{
+        BinaryOperator, FnValue, MatchArm, MatchArmGuard, StructField, UnaryOperator,
+    };
+
+    /// Mutants of one line, each by where it begins.
+    fn made(source: &str, mutants: &[(Genre, &str, &str)]) -> (String, Vec<(u32, Not)>) {
+        let mutant = |(n, (genre, at, replacement)): (usize, &(Genre, &str, &str))| Mutant {
+            number: u32::try_from(n + 1).unwrap(),
+            name: String::new(),
+            title: String::new(),
+            file: String::new(),
+            genre: *genre,
+            replacement: (*replacement).to_owned(),
+            span: crate::list::Span {
+                start: Position {
+                    line: 1,
+                    column: source.find(at).unwrap() + 1,
+                },
+            },
+            function: None,
+        };
+        let mutants: Vec<_> = mutants.iter().enumerate().map(mutant).collect();
+        let (schemata, not) = make(source, &mutants.iter().collect::<Vec<_>>()).unwrap();
+        let text = schemata.text.replace(crate::CHOICE, "is");
+        assert!(syn::parse_file(&text).is_ok(), "{text}");
+        (text, not.into_iter().collect())
+    }
+
+    #[test]
+    fn an_operator_is_replaced_in_the_text_so_that_it_groups_as_there() {
+        let (text, _) = made(
+            "fn f() { a && b == c }",
+            &[(BinaryOperator, "&&", "||"), (BinaryOperator, "==", "!=")],
+        );
+        assert_eq!(
+            text,
+            "fn f() { (if is(1) { (a || b == c) } else if is(2) { (a && b != c) } else { (a && b == c) }) }"
+        );
+    }
+
+    #[test]
+    fn what_stands_in_a_mutant_has_mutants_itself() {
+        let (text, _) = made(
+            "fn f() { a + (-b) }",
+            &[
+                (FnValue, "a +", "0"),
+                (BinaryOperator, "+", "-"),
+                (UnaryOperator, "-b", ""),
+            ],
+        );
+        let b = "((if is(3) { (b) } else { (-b) }))";
+        assert_eq!(
+            text,
+            format!(
+                "fn f() {{ if is(1) {{ return 0; }} (if is(2) {{ (a - {b}) }} else {{ (a + {b}) }}) }}"
+            )
+        );
+    }
+
+    #[test]
+    fn an_arm_goes_and_a_guard_says_something_else() {
+        let (text, _) = made(
+            "fn f() { match a { 1 => b, 2 if c => d, _ => S { x: 1, ..e } } }",
+            &[
+                (MatchArm, "1 =>", ""),
+                (MatchArm, "2 if", ""),
+                (MatchArmGuard, "c =>", "true"),
+                (StructField, "x: 1", ""),
+            ],
+        );
+        assert_eq!(
+            text,
+            "fn f() { match a { 1 if !is(1) => b, 2 if !is(2) && (if is(3) { (true) } else { (c) }) => d, \
+             _ => S { x: (if is(4) { ((e).x) } else { (1) }), ..e } } }"
+        );
+    }
+
+    #[test]
+    fn nothing_else_joins_a_let() {
+        let (text, not) = made(
+            "fn f() { if a == b && let c = d {} }",
+            &[(BinaryOperator, "&&", "||"), (BinaryOperator, "==", "!=")],
+        );
+        assert!(matches!(not[..], [(1, Not::Viable)]));
+        assert_eq!(
+            text,
+            "fn f() { if (if is(2) { (a != b) } else { (a == b) }) && let c = d {} }"
+        );
+    }
+}

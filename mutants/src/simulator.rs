@@ -10,7 +10,7 @@ use crate::tree::{Program, Tree};
 use crate::trial::{Choice, End, Stage, Trial};
 
 /// So many worlds, the same ones for each mutant.
-const WORLDS: &str = "20000";
+const WORLDS: &str = "5000";
 
 /// How often what must happen in so many worlds; `tests/simulation.rs` asks for the same.
 const LEAST: [(&str, u64); 6] = [

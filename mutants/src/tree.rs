@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::list::{Genre, Mutant};
 use crate::schemata::{self, Not, Schemata};
@@ -23,10 +23,17 @@ pub struct Tree {
     /// Of the project.
     pub root: PathBuf,
     pub folder: PathBuf,
-    /// Of the sources and the tests, all together.
-    pub hash: u64,
+    pub hashes: Hashes,
     /// Mutants that are not in it.
     pub not: BTreeMap<u32, Not>,
+}
+
+/// What was found before holds for as long as they are the same.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hashes {
+    /// The sources and the integration tests, but no unit tests.
+    pub product: u64,
+    pub all: u64,
 }
 
 /// A test program.
@@ -89,11 +96,16 @@ struct Profile {
     test: bool,
 }
 
-/// Hashes what is not secret.
 pub fn hash(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
+}
+
+/// A source without its unit tests.
+pub fn product(source: &str) -> &str {
+    let tests = source.find("\n#[cfg(test)]\nmod tests {");
+    &source[..tests.unwrap_or(source.len())]
 }
 
 /// Writes `text` unless it stands there already, so that cargo builds only what has changed.
@@ -163,10 +175,19 @@ impl Tree {
         let tested = ["src/", "tests/", "Cargo."];
         let tested = |file: &str| tested.iter().any(|begin| file.starts_with(begin));
         let tested: Vec<_> = known.iter().filter(|(file, _)| tested(file)).collect();
+        let product: Vec<_> = tested
+            .iter()
+            .map(|(file, text)| (file, product(&String::from_utf8_lossy(text)).to_owned()))
+            .collect();
+        let choice = include_str!("mutant.rs");
+        let hashes = Hashes {
+            product: hash((product, choice)),
+            all: hash((&tested, choice)),
+        };
         let tree = Tree {
             root: root.to_owned(),
             folder: to,
-            hash: hash((tested, include_str!("mutant.rs"))),
+            hashes,
             not: BTreeMap::new(),
         };
         let mutated: BTreeSet<&String> = mutants.iter().map(|m| &m.file).collect();
@@ -206,7 +227,7 @@ impl Tree {
         // to try each error again would be to build twice
         let known = self
             .folder
-            .with_file_name(format!("not-{:016x}.json", self.hash));
+            .with_file_name(format!("not-{:016x}.json", self.hashes.product));
         if let Ok(text) = fs::read(&known) {
             self.not = serde_json::from_slice(&text)?;
         }
