@@ -209,6 +209,36 @@ mod tests {
     }
 
     #[test]
+    fn what_has_the_groups_id_and_the_groups_rights_is_the_groups() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for (path, fit, unfit) in [(dir.path(), 0o2770, 0o770), (&file, 0o660, 0o640)] {
+            let belongs = |mode, other: u32| {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+                let stat = fs::stat(path).unwrap();
+                let (name, gid) = ("g".into(), stat.st_gid + other);
+                belongs_to(&stat, &Group { name, gid })
+            };
+            assert!(belongs(fit, 0) && belongs(fit | 0o5, 0));
+            assert!(!belongs(unfit, 0) && !belongs(fit, 1) && !belongs(unfit, 1));
+        }
+    }
+
+    #[test]
+    fn only_a_folder_is_opened_and_no_link_to_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(open_folder(dir.path()).is_ok());
+        assert!(open_folder(&link).is_err());
+        assert!(open_folder(&file).is_err());
+    }
+
+    #[test]
     fn parts_of_a_store_are_told_from_other_files() {
         for part in ["j.db", "j.db-wal", "j.db.locks", "j.db.spool"] {
             assert!(is_part(part, Some("j.db")), "{part}");

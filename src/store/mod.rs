@@ -475,3 +475,52 @@ pub trait Store: Locks + History + Send + Sync {
     /// What it is.
     fn about(&self) -> About;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::record::tests::run;
+
+    #[test]
+    fn a_pinned_store_that_is_there_is_opened_like_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let lease = Some(Duration::from_secs(9));
+        let url = StoreUrl::Sqlite {
+            path: dir.path().join("x.db"),
+            shared: false,
+            server_lease: lease,
+        };
+        assert_eq!(url.server_lease(), lease);
+        let id = open(&url, Purpose::Run, None).unwrap().about().id;
+        let locks = dir.path().join("x.db.locks");
+        std::fs::remove_dir_all(&locks).unwrap();
+        open(&url, Purpose::Read, Some(&id)).unwrap();
+        assert!(!locks.exists());
+        open(&url, Purpose::Run, Some(&id)).unwrap();
+        assert!(locks.exists());
+    }
+
+    #[test]
+    fn a_run_that_left_no_end_was_killed_for_memory_if_the_kernel_says_so() {
+        struct Counter(OutOfMemory);
+        impl Clearing for Counter {
+            fn clear(&self, _: &Holder, _: Option<BorrowedFd<'_>>) -> Cleared {
+                Cleared::Alive
+            }
+            fn out_of_memory(&self, _: &RunRecord) -> OutOfMemory {
+                self.0
+            }
+        }
+        let left = run("sync", 60, Outcome::Running);
+        for (memory, outcome) in [
+            (OutOfMemory::Yes, Outcome::OomKilled),
+            (OutOfMemory::No, Outcome::Abandoned),
+            (OutOfMemory::Unknown, Outcome::Abandoned),
+        ] {
+            let became = Counter(memory).became(Some(&left));
+            assert_eq!(became, (outcome, memory));
+        }
+        let unknown = (Outcome::Abandoned, OutOfMemory::Unknown);
+        assert_eq!(Counter(OutOfMemory::Yes).became(None), unknown);
+    }
+}

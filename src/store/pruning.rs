@@ -301,10 +301,57 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_may_be_a_little_behind_and_no_more() {
+        let at = |id: i64, at: i64| Row {
+            at: Wall(at),
+            ..row(id, 0, Failed)
+        };
+        let old = row(3, 100, Failed);
+        for (ahead, deleted) in [
+            (0, vec![1]),
+            (-60_000, vec![1]),
+            (AHEAD, vec![1]),
+            (AHEAD + 1, vec![1, 3]),
+        ] {
+            let rows = [row(1, 100, Failed), at(2, NOW.0 + ahead), old.clone()];
+            assert_eq!(chosen(&rows, NOW, true).0, deleted, "{ahead}");
+        }
+        // it is old when `keep` is over, and not before
+        let cutoff = earlier(NOW, KEEP).0;
+        assert_eq!(
+            chosen(&[at(1, cutoff), old], NOW, true).0,
+            Vec::<i64>::new()
+        );
+        assert_eq!(chosen(&[at(1, cutoff - 1)], NOW, true).0, [1]);
+    }
+
+    #[test]
+    fn whether_anything_is_old_is_told_before_the_clock_is_asked_about() {
+        let old = row(1, 100, Failed);
+        let running = row(1, 100, Running);
+        let future = row(2, -400, Failed);
+        let young = row(2, 1, Failed);
+        for (rows, any) in [
+            (vec![], false),
+            (vec![old.clone()], true),
+            (vec![young.clone(), old.clone()], false),
+            (vec![running.clone()], false),
+            (vec![future.clone()], false),
+            (vec![running, future, old, young], true),
+        ] {
+            assert_eq!(any_old(&request(), &rows), any, "{rows:?}");
+        }
+    }
+
+    #[test]
     fn what_the_history_does_not_vouch_for_is_left_alone_and_counted() {
         let rows = [row(1, 400, Failed), row(2, 120, Failed), row(3, 1, Failed)];
         let (ids, pruned) = chosen(&rows, days_ago(100), true);
         assert_eq!((ids, pruned.doubted), (vec![1], 1));
+        // up to the first attempt of two the clock is vouched for: no word of those in between
+        let rows = [row(1, 400, Failed), row(2, 92, Failed), row(3, 1, Failed)];
+        let (ids, pruned) = chosen(&rows, settled_before(NOW, KEEP), true);
+        assert_eq!((ids, pruned.doubted), (vec![1], 0));
     }
 
     #[test]
@@ -312,11 +359,13 @@ mod tests {
         let mut rows: Vec<Row> = (1..=1000).map(|id| row(id, 100, Failed)).collect();
         let (ids, pruned) = chosen(&rows, NOW, true);
         assert_eq!((ids.len(), pruned.next), (MOST, Some(200)));
-        for row in &mut rows {
-            row.bytes = 3 << 20;
+        for (bytes, last) in [(3 << 20, 1), (MOST_BYTES / 2, 2), (MOST_BYTES / 2 + 1, 1)] {
+            for row in &mut rows {
+                row.bytes = bytes;
+            }
+            let (ids, pruned) = chosen(&rows, NOW, true);
+            assert_eq!((ids.last(), pruned.next), (Some(&last), Some(last)));
         }
-        let (ids, pruned) = chosen(&rows, NOW, true);
-        assert_eq!((ids, pruned.next), (vec![1], Some(1)));
         // all were looked at, and there may be more
         for row in &mut rows {
             row.outcome = Running;
@@ -341,6 +390,10 @@ mod tests {
         );
         // everything is younger than that
         assert_eq!(vouched(NOW, KEEP, None, None), earlier(NOW, KEEP));
+        // the clocks of two hosts may differ by a day
+        for since in [days_ago(7), Wall(days_ago(7).0 + SLACK / 2), days_ago(8)] {
+            assert_eq!(vouched(NOW, KEEP, Some(days_ago(7)), Some(since)), NOW);
+        }
         // two hosts, one with a clock that is ahead for longer than a week
         assert_eq!(
             vouched(NOW, KEEP, Some(days_ago(7)), Some(days_ago(4000))),

@@ -254,3 +254,71 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     }
     serde_json::from_reader(io::BufReader::new(file.take(size))).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Token;
+    use crate::output::record::tests::run;
+    use crate::store::record::Outcome;
+
+    fn entry(ago: i64, token: u64) -> Entry {
+        let mut record = run("sync", ago, Outcome::Succeeded);
+        record.run_id = RunId::random();
+        record.token = Some(Token(token));
+        let tail = Tail {
+            bytes: vec![7],
+            total: 1,
+        };
+        Entry::new(record, Some(&tail))
+    }
+
+    #[test]
+    fn what_waits_is_folded_in_whole_by_its_tokens_and_is_gone_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        // a clock was set back between the first and the second
+        let entries = [entry(10, 1), entry(20, 2), entry(5, 3)];
+        for entry in &entries {
+            spool.write(entry).unwrap();
+        }
+        let tail = spool.tail(&entries[1].record.run_id).unwrap();
+        assert_eq!((tail.bytes, tail.total), (vec![7], 1));
+        let refuses = |_: &[Entry]| Err(StoreError::Timeout(String::new()));
+        assert!(spool.fold(refuses).is_err());
+        let mut folded = Vec::new();
+        let mut fold = |new: &[Entry]| {
+            folded.extend_from_slice(new);
+            Ok(())
+        };
+        spool.fold(&mut fold).unwrap();
+        spool.fold(&mut fold).unwrap();
+        assert_eq!(folded, entries);
+        assert_eq!(folded[0].tail().map(|tail| tail.bytes), Some(vec![7]));
+        assert!(spool.records().is_empty());
+    }
+
+    #[test]
+    fn what_another_folds_in_meanwhile_keeps_nothing_else_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        let first = spool.write(&entry(10, 1)).unwrap();
+        spool.write(&entry(5, 2)).unwrap();
+        spool
+            .fold(|_| Ok(fs::remove_file(&first).unwrap()))
+            .unwrap();
+        assert!(spool.records().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_for_a_record_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        let path = spool.write(&entry(10, 1)).unwrap();
+        assert_eq!(spool.records().len(), 1);
+        let mut file = File::options().append(true).open(path).unwrap();
+        file.write_all(&vec![b' '; usize::try_from(LARGEST).unwrap()])
+            .unwrap();
+        assert!(spool.records().is_empty());
+    }
+}

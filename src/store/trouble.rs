@@ -149,3 +149,53 @@ fn cannot_open(path: &Path) -> StoreError {
         Err(error) => from_io(path, &error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use rusqlite::ffi;
+
+    #[rstest]
+    #[case(io::ErrorKind::StorageFull, FULL)]
+    #[case(io::ErrorKind::QuotaExceeded, FULL)]
+    #[case(io::ErrorKind::ReadOnlyFilesystem, READ_ONLY)]
+    #[case(io::ErrorKind::PermissionDenied, DENIED)]
+    #[case(io::ErrorKind::NotFound, "/a: no such folder")]
+    #[case(io::ErrorKind::IsADirectory, "a file is needed")]
+    #[case(io::ErrorKind::NotADirectory, "a part of the path is a file")]
+    #[case(io::ErrorKind::TimedOut, "did not answer in time")]
+    #[case(io::ErrorKind::BrokenPipe, "/a/x.db: broken pipe")]
+    fn the_systems_words_say_what_to_do(#[case] kind: io::ErrorKind, #[case] says: &str) {
+        let said = from_io(Path::new("/a/x.db"), &kind.into()).to_string();
+        assert!(said.contains(says), "{said}");
+    }
+
+    #[rstest]
+    #[case(ffi::SQLITE_FULL, FULL)]
+    #[case(ffi::SQLITE_READONLY, READ_ONLY)]
+    #[case(ffi::SQLITE_PERM, DENIED)]
+    #[case(ffi::SQLITE_CORRUPT, DAMAGED)]
+    #[case(ffi::SQLITE_NOTADB, FOREIGN)]
+    #[case(ffi::SQLITE_BUSY, "did not answer in time")]
+    #[case(ffi::SQLITE_IOERR, FAILS)]
+    #[case(ffi::SQLITE_MISUSE, DAMAGED)]
+    fn sqlites_words_say_what_to_do(#[case] code: i32, #[case] says: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let said = from_sql(&dir.path().join("x.db"), &error).to_string();
+        assert!(said.contains(says), "{said}");
+    }
+
+    #[test]
+    fn why_a_file_can_t_be_opened_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None);
+        let said = |path: &Path| from_sql(path, &error).to_string();
+        let file = dir.path().join("x.db");
+        assert!(said(dir.path()).contains("is a folder"));
+        assert!(said(&file).contains("no such folder"));
+        std::fs::write(&file, "").unwrap();
+        assert!(said(&file).contains("may belong to another user"));
+    }
+}

@@ -355,6 +355,101 @@ mod tests {
             fs::remove_file(at(name)).expect("a name less");
             assert!(is_one_file(&open.metadata().expect("stat")));
         }
+        // what can't be looked at may be there
+        assert!(check_part(&at("file/part"), false).is_err());
+    }
+
+    #[test]
+    fn forty_links_are_followed_and_no_more() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = dir.path().canonicalize().expect("its path");
+        symlink(".", real.join("1")).expect("a link");
+        for n in 2..=41 {
+            symlink((n - 1).to_string(), real.join(n.to_string())).expect("a link");
+        }
+        assert!(follow(&real.join("40")).is_ok() && follow(&real.join("41")).is_err());
+    }
+
+    const STRANGER: u32 = 54321;
+
+    /// Gives it to a stranger, user or group.
+    fn give(path: &Path, user: Option<u32>, group: Option<u32>) {
+        std::os::unix::fs::lchown(path, user, group).expect("chown");
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+
+    fn is_root() -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    #[test]
+    fn a_strangers_link_is_followed_only_where_no_stranger_could_make_it() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let link = dir.path().join("link");
+        fs::create_dir(dir.path().join("to")).expect("a folder");
+        symlink("to", &link).expect("a link");
+        let follows = |mode| {
+            chmod(dir.path(), mode);
+            follow(&link).is_ok()
+        };
+        assert!(follows(0o755) && follows(0o777));
+        give(&link, Some(STRANGER), None);
+        assert!(follows(0o755));
+        assert!(!follows(0o775) && !follows(0o757) && !follows(0o1777));
+        give(dir.path(), Some(STRANGER), None);
+        assert!(follows(0o777));
+    }
+
+    #[test]
+    fn root_uses_what_nobody_can_write_but_those_it_was_made_for() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let part = dir.path().join("x.db");
+        fs::write(&part, "").expect("a file");
+        let mends = |folder, file| {
+            chmod(dir.path(), folder);
+            chmod(&part, file);
+            let problem = problem(dir.path(), std::slice::from_ref(&part)).expect("a look");
+            problem.map(|p| p.what.rsplit(": ").next().unwrap_or_default().to_owned())
+        };
+        let names = |found: Option<String>, what: &str| found.is_some_and(|f| f.starts_with(what));
+        assert_eq!(mends(0o755, 0o644), None);
+        assert!(names(mends(0o757, 0o644), "chmod o-w"));
+        assert!(names(mends(0o755, 0o646), "chmod o-w"));
+        // a link has all rights, and is refused elsewhere
+        symlink("x.db", dir.path().join("link")).expect("a link");
+        let link = [dir.path().join("link")];
+        assert_eq!(problem(dir.path(), &link).expect("a look"), None);
+        // a group's
+        give(dir.path(), None, Some(STRANGER));
+        give(&part, Some(STRANGER), Some(STRANGER));
+        assert_eq!(mends(0o2770, 0o660), None);
+        assert!(names(mends(0o770, 0o660), "chmod g-w"));
+        // nobody can replace it, but he was there first
+        assert!(names(mends(0o1777, 0o660), "remove it"));
+        give(&part, Some(0), None);
+        assert!(names(mends(0o1777, 0o660), "chmod g-w"));
+        assert_eq!(mends(0o1777, 0o640), None);
+        give(dir.path(), Some(STRANGER), None);
+        assert!(names(mends(0o755, 0o660), "chown root"));
+    }
+
+    #[test]
+    fn all_users_are_mapped_where_there_is_one_namespace() {
+        let map = fs::read_to_string("/proc/self/uid_map").expect("a map");
+        if map.split_whitespace().eq(["0", "0", "4294967295"]) {
+            let nobody = fs::read_to_string("/proc/sys/fs/overflowuid").expect("an id");
+            assert!(!is_unmapped(nobody.trim().parse().expect("a number")));
+            assert!(!is_unmapped(STRANGER));
+        }
     }
 
     #[test]
@@ -362,21 +457,35 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("x.db");
         fs::write(&path, "").expect("a file");
-        let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
-        };
         let log = dir.path().join("x.db-wal");
-        let who = || other_writer(&path, std::slice::from_ref(&log));
-        mode(&path, 0o600);
-        assert_eq!(who(), None);
-        mode(&path, 0o606);
-        assert_eq!(who().as_deref(), Some("everybody"));
-        mode(&path, 0o600);
+        let other_writer = |path: &Path| other_writer(path, std::slice::from_ref(&log));
+        chmod(&path, 0o600);
+        assert_eq!(other_writer(&path), None);
+        chmod(&path, 0o606);
+        assert_eq!(other_writer(&path).as_deref(), Some("everybody"));
+        chmod(&path, 0o600);
         fs::write(&log, "").expect("a file");
-        mode(&log, 0o602);
-        assert_eq!(who().as_deref(), Some("everybody"));
-        mode(&log, 0o600);
-        mode(dir.path(), 0o707);
-        assert_eq!(who().as_deref(), Some("everybody"));
+        chmod(&log, 0o602);
+        assert_eq!(other_writer(&path).as_deref(), Some("everybody"));
+        chmod(&log, 0o600);
+        chmod(dir.path(), 0o707);
+        assert_eq!(other_writer(&path).as_deref(), Some("everybody"));
+        // above it, too, unless nobody can rename there what is another's
+        let below = dir.path().join("a/x.db");
+        fs::create_dir(dir.path().join("a")).expect("a folder");
+        chmod(&dir.path().join("a"), 0o700);
+        fs::write(&below, "").expect("a file");
+        assert_eq!(other_writer(&below).as_deref(), Some("everybody"));
+        chmod(dir.path(), 0o1707);
+        assert_eq!(other_writer(&below), None);
+        if is_root() {
+            give(&below, Some(STRANGER), None);
+            let who = format!("user id {STRANGER}");
+            assert_eq!(other_writer(&below), Some(who));
+            give(&below, Some(0), Some(STRANGER));
+            chmod(&below, 0o660);
+            let who = format!("the group with id {STRANGER}");
+            assert_eq!(other_writer(&below), Some(who));
+        }
     }
 }

@@ -119,7 +119,8 @@ fn is_gone(lock: &Observed, run: &RunRecord, query: &Query, here: &Place) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::record::tests::run;
+    use crate::output::record::tests::{NOW, ago, holder_of, run};
+    use crate::store::record::Trigger;
     use crate::store::spool::Entry;
 
     #[test]
@@ -166,5 +167,110 @@ mod tests {
             told.iter().all(|r| r.outcome == Outcome::Running),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn who_ended_while_his_lock_was_looked_at_is_not_abandoned() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        let running = run("sync", 20, Outcome::Running);
+        let ended = run("sync", 20, Outcome::Failed);
+        let outcome = |again: Option<&RunRecord>| {
+            let settled = settle(
+                vec![running.clone()],
+                &Query::default(),
+                &spool,
+                &Place::here(),
+                |_| Ok(Observed::nobody()),
+                |_| Ok(again.cloned()),
+            );
+            settled.unwrap()[0].outcome
+        };
+        assert_eq!(outcome(Some(&ended)), Outcome::Failed);
+        assert_eq!(outcome(Some(&running)), Outcome::Abandoned);
+        assert_eq!(outcome(None), Outcome::Abandoned);
+        spool.write(&Entry::new(ended, None)).unwrap();
+        assert_eq!(outcome(None), Outcome::Failed);
+    }
+
+    #[test]
+    fn a_holder_is_silent_when_a_lease_can_t_explain_it() {
+        let observed = |heartbeat, ttl: Option<u64>| Observed {
+            holder: Some(holder_of("sync")),
+            heartbeat,
+            ttl: ttl.map(Duration::from_secs),
+            ..Observed::nobody()
+        };
+        let silent = |seconds| Some(Duration::from_secs(seconds));
+        // 45 s and 15 s
+        assert_eq!(observed(Some(ago(60)), None).silence(NOW), None);
+        assert_eq!(observed(Some(ago(61)), None).silence(NOW), silent(61));
+        assert_eq!(observed(Some(ago(25)), Some(10)).silence(NOW), None);
+        assert_eq!(observed(Some(ago(26)), Some(10)).silence(NOW), silent(26));
+        // since its grant
+        assert_eq!(observed(None, None).silence(NOW), silent(200));
+        assert_eq!(Observed::nobody().silence(NOW), None);
+    }
+
+    #[test]
+    fn each_part_of_a_query_keeps_what_does_not_fit_out() {
+        let record = run("sync", 20, Outcome::Failed);
+        let all = Query::default;
+        let asked = |query: Query| matches(&record, &query);
+        let job = |name: &str| Some(name.into());
+        assert!(asked(all()));
+        assert!(
+            asked(Query {
+                job: job("sync"),
+                ..all()
+            }) && !asked(Query {
+                job: job("other"),
+                ..all()
+            })
+        );
+        let (at, after) = (record.started, Wall(record.started.0 + 1));
+        assert!(
+            asked(Query {
+                since: Some(at),
+                ..all()
+            }) && !asked(Query {
+                since: Some(after),
+                ..all()
+            })
+        );
+        assert!(
+            asked(Query {
+                until: Some(after),
+                ..all()
+            }) && !asked(Query {
+                until: Some(at),
+                ..all()
+            })
+        );
+        let host = Some(record.host.clone());
+        assert!(
+            asked(Query { host, ..all() })
+                && !asked(Query {
+                    host: job("other"),
+                    ..all()
+                })
+        );
+        assert!(asked(Query {
+            trigger: Some(record.trigger),
+            ..all()
+        }));
+        assert!(!asked(Query {
+            trigger: Some(Trigger::Operator),
+            ..all()
+        }));
+        for (outcome, fits) in [(Outcome::Failed, true), (Outcome::Lost, false)] {
+            assert_eq!(
+                asked(Query {
+                    outcomes: vec![outcome],
+                    ..all()
+                }),
+                fits
+            );
+        }
     }
 }

@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_to_be_local_is_not() {
+        let proc = Path::new("/proc/self");
+        assert!(!is_local_at(proc).unwrap());
+        assert!(!is_local(fs::File::open(proc).unwrap()).unwrap());
+        assert!(!is_overlay_at(proc).unwrap());
+        assert!(is_local_at(Path::new("/dev/shm")).unwrap());
+    }
+
+    #[test]
     fn versions_of_nfs_are_told_apart() {
         let of = |kind: &str, options: &str| {
             let mount = Mount {
