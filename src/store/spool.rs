@@ -305,7 +305,10 @@ mod tests {
         let first = spool.write(&entry(10, 1)).unwrap();
         spool.write(&entry(5, 2)).unwrap();
         spool
-            .fold(|_| Ok(fs::remove_file(&first).unwrap()))
+            .fold(|_| {
+                fs::remove_file(&first).unwrap();
+                Ok(())
+            })
             .unwrap();
         assert!(spool.records().is_empty());
     }
