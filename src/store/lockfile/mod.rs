@@ -363,6 +363,14 @@ mod tests {
     }
 
     #[test]
+    fn a_store_on_a_disk_of_our_own_is_not_shared() {
+        let disk = Path::new("/dev/shm");
+        let dir = tempfile::tempdir_in(disk).unwrap();
+        let store = LockfileStore::open(dir.path(), None, Purpose::Run).unwrap();
+        assert!(!store.about().shared);
+    }
+
+    #[test]
     fn a_grant_that_only_the_history_knows_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let (store, lock) = store(dir.path());
