@@ -337,3 +337,59 @@ pub fn spool(waiting: usize) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Purpose;
+    use crate::store::mount::lease::Source;
+    use crate::store::sqlite::db::Make;
+
+    #[test]
+    fn a_servers_lease_is_doubted_where_it_is_guessed_overruled_or_too_short() {
+        let level = |length, source, overruled| {
+            let lease = ServerLease {
+                length,
+                source,
+                overruled,
+            };
+            server_lease(&lease).level
+        };
+        let (minute, longer) = (Duration::from_secs(60), Some(Duration::from_secs(90)));
+        assert_eq!(level(minute, Source::Kernel, None), Level::Ok);
+        assert_eq!(level(minute, Source::Assumed, None), Level::Warning);
+        assert_eq!(level(minute, Source::Kernel, longer), Level::Warning);
+        assert_eq!(level(Timing::MIN, Source::Url, None), Level::Ok);
+        let short = Timing::MIN - Duration::from_millis(1);
+        assert_eq!(level(short, Source::Url, None), Level::Bad);
+    }
+
+    #[test]
+    fn a_lease_beside_rows_is_that_of_what_is_not_local() {
+        let given = Some(Duration::from_secs(60));
+        let beside = |path: &str| lease_beside_rows(Path::new(path), given);
+        assert!(beside("/proc/self").is_some_and(|found| found.detail.starts_with("1m")));
+        assert!(beside("/dev/shm").is_none());
+    }
+
+    #[test]
+    fn settings_of_a_database_are_those_that_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let gate = dir.path().join("gate");
+        let mut db = Db::open(&path, Make::Shared, Purpose::Run, gate).unwrap();
+        let of = |db: &mut Db, what: &str| {
+            let found = database(db).into_iter().find(|f| f.what == what).unwrap();
+            (found.level, found.detail)
+        };
+        assert_eq!(of(&mut db, "journal"), (Level::Ok, "delete".into()));
+        assert_eq!(of(&mut db, "synchronous"), (Level::Ok, "extra".into()));
+        db.read(|conn| {
+            conn.execute_batch("PRAGMA journal_mode = truncate; PRAGMA synchronous = normal")
+        })
+        .unwrap();
+        let should = |is, be| (Level::Bad, format!("{is}, and it should be {be}"));
+        assert_eq!(of(&mut db, "journal"), should("truncate", "delete"));
+        assert_eq!(of(&mut db, "synchronous"), should("1", "extra"));
+    }
+}

@@ -195,3 +195,20 @@ fn without_lock(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_is_as_long_as_it_is_to_be_unless_it_is_interrupted() {
+        let took = |left, interrupted: bool| {
+            let began = Boot::now();
+            sleep(left, &|| interrupted);
+            Boot::now().since(began)
+        };
+        let long = Duration::from_secs(20);
+        assert!(took(ASK + SOON, false) >= ASK + SOON);
+        assert!(took(Duration::ZERO, false) < long && took(long, true) < long);
+    }
+}

@@ -312,6 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_is_not_made_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.lock");
+        assert!(create(&path).expect("made"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+        assert!(!create(&path).expect("there"));
+        let mode = fs::metadata(&path).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        let folder = dir.path().join("folder");
+        create_folder(&folder).expect("made");
+        create_folder(&folder).expect("there");
+        // nobody can make anything there
+        assert!(create_folder(Path::new("/proc/folder")).is_err());
+        // and this is not the same as nothing
+        assert!(id_at(&path.join("x")).is_err());
+        assert_eq!(id_at(&dir.path().join("x")).expect("nothing"), None);
+        assert!(look_anew(&path.join("a/b")).is_err());
+    }
+
+    #[test]
     fn a_file_that_was_replaced_is_noticed() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.lock");

@@ -346,3 +346,66 @@ impl Store for LockfileStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::takeover::FileId;
+    use crate::name::RunId;
+    use crate::output::record::tests::{holder_of, run};
+    use crate::store::record::Outcome;
+    use crate::store::spool::Entry;
+
+    /// A new store, and a lock.
+    fn store(folder: &Path) -> (Arc<Inner>, LockName) {
+        let store = LockfileStore::open(folder, None, Purpose::Run).unwrap();
+        (store.inner, "sync".parse().unwrap())
+    }
+
+    #[test]
+    fn a_store_on_a_disk_of_our_own_is_not_shared() {
+        let disk = Path::new("/dev/shm");
+        let dir = tempfile::tempdir_in(disk).unwrap();
+        let store = LockfileStore::open(dir.path(), None, Purpose::Run).unwrap();
+        assert!(!store.about().shared);
+    }
+
+    #[test]
+    fn a_grant_that_only_the_history_knows_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lock) = store(dir.path());
+        let holder = holder_of("sync");
+        let row = LockRow {
+            token: Token(5),
+            owner: holder.run_id.clone(),
+            released: false,
+            seq: 0,
+            ttl: Timing::DEFAULT,
+            granted_on: FileId { dev: 1, ino: 2 },
+            holder: holder.clone(),
+        };
+        store
+            .db()
+            .write(|tx| locks::grant(tx, &lock, &row))
+            .unwrap();
+        let seen = store.inspect(&lock).unwrap();
+        assert_eq!((seen.token, seen.holder), (Some(Token(5)), Some(holder)));
+        let release = |tx: &_| locks::release(tx, &lock, &row.owner, row.token);
+        assert!(store.db().write(|tx| release(tx)).unwrap());
+        let seen = store.inspect(&lock).unwrap();
+        assert_eq!((seen.token, seen.holder), (Some(Token(5)), None));
+    }
+
+    #[test]
+    fn tokens_in_the_spool_count_for_their_own_lock_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lock) = store(dir.path());
+        for (job, token) in [("sync", 7), ("other", 9)] {
+            let mut record = run(job, 60, Outcome::Succeeded);
+            record.token = Some(Token(token));
+            record.run_id = RunId::random();
+            store.spool.write(&Entry::new(record, None)).unwrap();
+        }
+        assert_eq!(store.inspect(&lock).unwrap().token, Some(Token(7)));
+    }
+}

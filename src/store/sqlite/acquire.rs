@@ -250,3 +250,99 @@ impl Hands<'_> {
         Ok(Looked { row, known, seen })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::record::tests::{holder_of, run};
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::{Attempt, Clearing, Locks, Purpose, RunRecord};
+    use std::os::fd::BorrowedFd;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Answers always the same, and keeps in mind of whom it was asked.
+    struct Says(Cleared, Mutex<Vec<RunId>>);
+
+    impl Clearing for Says {
+        fn clear(&self, holder: &Holder, _: Option<BorrowedFd<'_>>) -> Cleared {
+            self.1.lock().unwrap().push(holder.run_id.clone());
+            self.0.clone()
+        }
+    }
+
+    fn says(cleared: Cleared) -> Says {
+        Says(cleared, Mutex::default())
+    }
+
+    fn store(folder: &std::path::Path) -> SqliteStore {
+        SqliteStore::open(&folder.join("x.db"), true, None, Purpose::Run).unwrap()
+    }
+
+    fn request<'a>(clearing: &'a Says, interrupted: &'a dyn Fn() -> bool) -> LockRequest<'a> {
+        let mut record: RunRecord = run("sync", 0, Outcome::Running);
+        record.run_id = RunId::random();
+        let mut holder = holder_of("sync");
+        holder.run_id = record.run_id.clone();
+        LockRequest {
+            lock: record.lock.clone(),
+            holder,
+            record,
+            ttl: None,
+            clearing,
+            interrupted,
+        }
+    }
+
+    #[test]
+    fn what_was_taken_over_elsewhere_is_swept_here_before_a_start_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let mut left = holder_of("sync");
+        left.place = Place::here();
+        let lock = "sync".parse().unwrap();
+        let keep = |tx: &rusqlite::Transaction<'_>| locks::keep_unswept(tx, &lock, &left);
+        store.inner.db().write(keep).unwrap();
+        let alive = says(Cleared::Alive);
+        let attempt = store
+            .try_acquire(&request(&alive, &|| false), None)
+            .unwrap();
+        assert!(matches!(attempt, Attempt::Held(_)));
+        let gone = says(Cleared::Gone { ended: 1 });
+        for _ in 0..2 {
+            let attempt = store.try_acquire(&request(&gone, &|| false), None).unwrap();
+            let Attempt::Granted(grant) = attempt else {
+                panic!("held");
+            };
+            let end = run("sync", 0, Outcome::Succeeded).end.unwrap();
+            grant.release(&end, None).unwrap();
+        }
+        assert_eq!(gone.1.into_inner().unwrap(), [left.run_id]);
+        assert!(!alive.1.into_inner().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_while_nobody_is_named_is_looked_at_again_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let gone = says(Cleared::Gone { ended: 0 });
+        let taken = || {
+            let file = store.inner.open_lock(&"sync".parse().unwrap()).unwrap();
+            assert!(file.try_lock().unwrap());
+            file
+        };
+        let began = Boot::now();
+        let file = taken();
+        let interrupted = store.try_acquire(&request(&gone, &|| true), None).unwrap();
+        assert!(matches!(interrupted, Attempt::Held(_)));
+        assert!(Boot::now().since(began) < Duration::from_secs(1));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                drop(file);
+            });
+            let attempt = store.try_acquire(&request(&gone, &|| false), None).unwrap();
+            assert!(matches!(attempt, Attempt::Granted(_)));
+        });
+    }
+}
