@@ -339,8 +339,35 @@ mod tests {
         assert!(one.is_at_path().expect("stat") && one.second().expect("open").is_some());
         fs::remove_file(&path).expect("remove");
         assert!(!one.is_at_path().expect("stat") && one.second().expect("open").is_none());
-        LockFile::open_or_create(&path).expect("open");
+        let two = LockFile::open_or_create(&path).expect("open");
         assert!(!one.is_at_path().expect("stat") && one.second().expect("open").is_none());
+        // it has a name, and this is not it
+        fs::rename(&path, dir.path().join("b.lock")).expect("rename");
+        LockFile::open_or_create(&path).expect("open");
+        assert!(!two.is_at_path().expect("stat") && two.second().expect("open").is_none());
+        // what can't be looked at is not told from what is there
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).expect("a folder");
+        let three = LockFile::open_or_create(&folder.join("c.lock")).expect("open");
+        fs::rename(&folder, dir.path().join("moved")).expect("rename");
+        fs::write(&folder, "").expect("a file");
+        assert!(three.second().is_err());
+    }
+
+    #[test]
+    fn what_is_opened_is_a_file_that_nobody_inherits_and_that_holds_nobody_up() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("fifo");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+        assert!(open(&path, false, false).is_err() && open(&path, true, false).is_err());
+        create(&dir.path().join("file")).expect("made");
+        let file = open(&dir.path().join("file"), true, false).expect("open");
+        let flags = rustix::io::fcntl_getfd(&file).expect("flags");
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        // one that has no O_DIRECT
+        let path = format!("/proc/{}/comm", std::process::id());
+        assert!(open(Path::new(&path), false, true).is_ok());
     }
 
     #[test]

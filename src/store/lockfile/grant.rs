@@ -482,3 +482,190 @@ impl Grant for LockfileGrant {
         recorded
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::takeover::FileId;
+    use crate::lease::timing::Timing;
+    use crate::name::LockName;
+    use crate::output::record::tests::{holder_of, run};
+    use crate::store::lockfile::LockfileStore;
+    use crate::store::{Attempt, Clearing, History, Locks, Purpose};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    struct Nobody;
+
+    impl Clearing for Nobody {
+        fn clear(&self, _: &Holder, _: Option<BorrowedFd<'_>>) -> Cleared {
+            Cleared::Gone { ended: 0 }
+        }
+    }
+
+    /// A new store with a run under its lock.
+    fn granted(folder: &Path) -> (LockfileStore, RunRecord, Box<dyn Grant>) {
+        let store = LockfileStore::open(folder, None, Purpose::Run).unwrap();
+        let mut record = run("sync", 0, Outcome::Running);
+        record.end = None;
+        let mut holder = holder_of("sync");
+        holder.run_id = record.run_id.clone();
+        holder.place = Place::here();
+        let request = LockRequest {
+            lock: record.lock.clone(),
+            holder,
+            record: record.clone(),
+            ttl: None,
+            clearing: &Nobody,
+            interrupted: &|| false,
+        };
+        let Ok(Attempt::Granted(grant)) = store.try_acquire(&request, None) else {
+            panic!("not granted");
+        };
+        (store, record, grant)
+    }
+
+    fn new(folder: &Path) -> (Arc<Inner>, LockName) {
+        let store = LockfileStore::open(folder, None, Purpose::Run).unwrap();
+        (store.inner, "sync".parse().unwrap())
+    }
+
+    fn newest(path: &Path) -> Slot {
+        let file = std::fs::File::open(path).unwrap();
+        slots::holders(&file).unwrap().newest.unwrap()
+    }
+
+    #[test]
+    fn a_grant_on_a_file_that_is_not_at_its_path_is_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        let file = LockFile::open_or_create(&path).unwrap();
+        assert!(file.try_lock().unwrap());
+        let side = Side::of(file).unwrap().unwrap();
+        let holder = holder_of("sync");
+        let slot = slot(&holder, Token(1), Timing::DEFAULT, 1, false);
+        side.write(&slot, true).unwrap();
+        assert!(is_ours(&side, &holder.run_id).unwrap());
+        assert!(!is_ours(&side, &RunId::random()).unwrap());
+        std::fs::rename(&path, dir.path().join("b.lock")).unwrap();
+        assert!(!is_ours(&side, &holder.run_id).unwrap());
+    }
+
+    #[test]
+    fn a_lock_file_has_room_for_all_heartbeats_from_the_grant_on() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (_store, _, _grant) = granted(dir.path());
+        let meta = std::fs::metadata(dir.path().join("sync.lock")).unwrap();
+        assert_eq!(
+            (meta.size(), meta.blocks() * 512),
+            (slots::SIZE, slots::SIZE)
+        );
+    }
+
+    #[test]
+    fn output_is_kept_while_the_run_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, record, mut grant) = granted(dir.path());
+        let (bytes, total) = (b"so far".to_vec(), 6);
+        grant.save_tail(&Tail { bytes, total }).unwrap();
+        let kept = store.tail(&record.run_id).unwrap().unwrap();
+        assert_eq!((&kept.bytes[..], kept.total), (&b"so far"[..], 6));
+    }
+
+    #[test]
+    fn who_lost_the_lock_writes_no_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let end = run("sync", 0, Outcome::Lost).end.unwrap();
+        let (path, moved) = (dir.path().join("sync.lock"), dir.path().join("moved"));
+        let (_store, _, mut grant) = granted(dir.path());
+        std::fs::rename(&path, &moved).unwrap();
+        assert!(matches!(grant.renew().unwrap(), Renewal::Lost(_)));
+        grant.release(&end, None).unwrap();
+        assert!(!newest(&moved).released);
+    }
+
+    #[test]
+    fn the_end_of_a_run_that_another_writes_frees_its_own_grant_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sync.lock");
+        let (store, record, grant) = granted(dir.path());
+        let (token, lock): (_, LockName) = (grant.token(), record.lock.clone());
+        let mut end = |record: &RunRecord, token: Token| {
+            let end = run("sync", 0, Outcome::Abandoned).end.unwrap();
+            store.end_of(record, token, &end, None).unwrap();
+            newest(&path)
+        };
+        // its keeper lives
+        assert!(!end(&record, token).released);
+        drop(grant);
+        let before = newest(&path);
+        assert!(!end(&record, token.next()).released);
+        let mut other = record.clone();
+        other.run_id = RunId::random();
+        assert!(!end(&other, token).released);
+        let freed = end(&record, token);
+        assert!(freed.released && freed.at >= before.at);
+        assert_eq!(freed.seq, before.seq + 1);
+        // once
+        assert_eq!(end(&record, token).seq, freed.seq);
+        assert_eq!(store.inspect(&lock).unwrap().holder, None);
+    }
+
+    #[test]
+    fn what_was_seen_first_counts_while_it_looks_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lock) = new(dir.path());
+        let mark = |seq| Mark {
+            token: Token(5),
+            row_seq: 0,
+            slot_seq: Some(seq),
+            file: FileId { dev: 1, ino: 2 },
+        };
+        let seen = |seq, at| Sighting {
+            mark: mark(seq),
+            first: Boot(at),
+        };
+        let first = |kept| store.first_sight(&lock, mark(1), kept);
+        assert_eq!(first(None), None);
+        assert_eq!(first(Some(seen(1, 30))), Some(seen(1, 30)));
+        store.watched().insert(lock.clone(), seen(1, 20));
+        assert_eq!(first(Some(seen(1, 30))), Some(seen(1, 20)));
+        assert_eq!(first(Some(seen(1, 10))), Some(seen(1, 10)));
+        assert_eq!(first(None), Some(seen(1, 20)));
+        // what looked otherwise tells the lease's own decision that it changed
+        store.watched().insert(lock.clone(), seen(2, 20));
+        assert_eq!(first(Some(seen(3, 30))), Some(seen(3, 30)));
+        assert_eq!(first(None), None);
+    }
+
+    #[test]
+    fn a_waiter_counts_from_when_the_lock_last_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lock) = new(dir.path());
+        let write = |seq: u64| {
+            let side = Side::of(store.open_lock(&lock).unwrap()).unwrap().unwrap();
+            let slot = slot(&holder_of("sync"), Token(5), Timing::DEFAULT, seq, false);
+            side.write(&slot, false).unwrap();
+        };
+        let watched = || {
+            store.watch(&lock).unwrap();
+            store.watched().get(&lock).copied()
+        };
+        assert_eq!(watched(), None);
+        write(1);
+        let first = watched().unwrap();
+        assert_eq!(first.mark.slot_seq, Some(1));
+        assert_eq!(watched(), Some(first));
+        write(2);
+        let second = watched().unwrap();
+        assert_eq!(second.mark.slot_seq, Some(2));
+        assert!(second.first > first.first);
+        // another file, with the same in it
+        let path = store.lock_path(&lock);
+        let (copy, moved) = (dir.path().join("copy"), dir.path().join("moved"));
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+        assert_ne!(watched().unwrap().mark, second.mark);
+    }
+}

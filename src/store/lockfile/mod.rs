@@ -349,11 +349,13 @@ impl Store for LockfileStore {
 
 #[cfg(test)]
 mod tests {
+    use super::side::Side;
     use super::*;
-    use crate::lease::takeover::FileId;
+    use crate::lease::takeover::{FileId, Mark};
     use crate::name::RunId;
     use crate::output::record::tests::{holder_of, run};
-    use crate::store::record::Outcome;
+    use crate::store::History;
+    use crate::store::record::{Attempted, Outcome, RunRecord};
     use crate::store::spool::Entry;
 
     /// A new store, and a lock.
@@ -407,5 +409,46 @@ mod tests {
             store.spool.write(&Entry::new(record, None)).unwrap();
         }
         assert_eq!(store.inspect(&lock).unwrap().token, Some(Token(7)));
+    }
+
+    #[test]
+    fn what_waits_in_the_spool_is_found_as_if_it_were_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, _) = store(dir.path());
+        let store = LockfileStore { inner };
+        let spool = |job: &str, ago, outcome| {
+            let mut record = run(job, ago, outcome);
+            record.run_id = RunId::random();
+            store
+                .inner
+                .spool
+                .write(&Entry::new(record.clone(), None))
+                .unwrap();
+            record
+        };
+        let success = spool("sync", 60, Outcome::Succeeded);
+        spool("sync", 50, Outcome::Failed);
+        let other = spool("other", 40, Outcome::Succeeded);
+        let end = |record: &RunRecord| record.end.as_ref().map(|end| end.at);
+        assert_eq!(store.last_success("sync").unwrap(), end(&success));
+        assert_eq!(store.last_success("other").unwrap(), end(&other));
+        assert_eq!(store.last_success("third").unwrap(), None);
+        let id = success.run_id.as_str();
+        let by_prefix = |prefix: &str| store.by_prefix(prefix).unwrap();
+        assert_eq!(by_prefix(id), [success.clone()]);
+        assert_eq!(by_prefix(&id[..RunId::SHORT]), [success.clone()]);
+        assert_eq!(by_prefix(&id[..RunId::SHORT - 1]), []);
+        assert_eq!(by_prefix(&"z".repeat(id.len())), []);
+        // whoever writes stores it
+        let refused = Attempted {
+            outcome: Outcome::Cancelled,
+            held_by: None,
+            note: None,
+        };
+        store
+            .attempted(&run("sync", 30, Outcome::Running), &refused)
+            .unwrap();
+        assert!(store.inner.spool.records().is_empty());
+        assert_eq!(store.last_success("sync").unwrap(), end(&success));
     }
 }

@@ -109,6 +109,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.waiting");
         assert_eq!(length(&path).expect("no queue"), 0);
+        // who can't look does not know that nobody waits
+        std::fs::write(dir.path().join("file"), "").expect("a file");
+        assert!(length(&dir.path().join("file/x")).is_err());
         let enter = |limit| enter(&path, limit).expect("a queue");
         let one = enter(Some(2)).expect("free");
         let two = enter(Some(2)).expect("free");

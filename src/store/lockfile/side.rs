@@ -180,3 +180,42 @@ pub fn leave(lock: &LockFile, place: Place, request: &Request) -> io::Result<()>
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+
+    #[test]
+    fn what_is_laid_into_a_lock_file_is_seen_by_holder_and_lookers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        assert!(look(&path, None).unwrap().is_none());
+        let side = Side::of(LockFile::open_or_create(&path).unwrap())
+            .unwrap()
+            .unwrap();
+        let asked = |token: u64| side.asked(Token(token)).unwrap().wishes;
+        assert_eq!(asked(1), Wishes::default());
+        side.claim(Token(1), &RunId::random()).unwrap();
+        assert_eq!(asked(1).claimed, Some(Token(1)));
+        let request = Request {
+            token: Token(1),
+            by: "somebody on blue".into(),
+            reason: "a test".into(),
+            at: Wall(7),
+        };
+        leave(&side.lock, Place::Stop, &request).unwrap();
+        leave(&side.lock, Place::Revoke, &request).unwrap();
+        assert_eq!(
+            (asked(1).stop, asked(1).revoked),
+            (Some(Token(1)), Some(Token(1)))
+        );
+        let (newest, seen) = look(&path, Some(Token(1))).unwrap().unwrap();
+        assert_eq!((newest, seen.stop.as_ref()), (None, Some(&request)));
+        // without a grant nobody is asked for anything
+        let (_, seen) = look(&path, None).unwrap().unwrap();
+        assert_eq!(seen.stop, None);
+        // what can't be looked at is not nothing
+        assert!(look(&path.join("x"), None).is_err());
+    }
+}

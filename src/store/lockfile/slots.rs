@@ -341,6 +341,37 @@ mod tests {
     }
 
     #[test]
+    fn each_byte_counts_in_the_sum() {
+        let block = vec![1; BLOCK];
+        for at in [0, 1, BLOCK / 2, BLOCK - 1] {
+            let mut other = block.clone();
+            other[at] = 2;
+            assert_ne!(sum(&block), sum(&other), "{at}");
+        }
+    }
+
+    #[test]
+    fn all_blocks_are_within_the_size_of_a_lock_file() {
+        let tokens = [Token(0), Token(1)];
+        let of_token = |token| {
+            [
+                Place::Slot(token, 0),
+                Place::Slot(token, 1),
+                Place::Claim(token),
+            ]
+        };
+        let places = tokens.into_iter().flat_map(of_token);
+        let last = places
+            .chain([Place::Stop, Place::Revoke])
+            .map(|place| place.offset())
+            .max();
+        assert!(last.is_some_and(|last| last + BLOCK as u64 <= SIZE));
+        let file = tempfile::tempfile().expect("a file");
+        fill(&file).expect("written");
+        assert_eq!(file.metadata().expect("stat").len(), SIZE);
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_error() {
         assert!(encode(&"x".repeat(BLOCK), &mut vec![0; BLOCK]).is_err());
     }

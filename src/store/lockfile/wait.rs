@@ -129,6 +129,25 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_file_that_was_replaced_keeps_nobody_from_the_new_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.lock");
+        let name: LockName = "a".parse().expect("a name");
+        let open = || LockFile::open_or_create(&path).expect("open");
+        let holder = open();
+        assert!(holder.try_lock().expect("lock"));
+        let waiters = Waiters::default();
+        let wait = |limit| {
+            waiters
+                .wait(&name, open(), limit, ASK, &|| false)
+                .expect("wait")
+        };
+        assert!(wait(Duration::from_millis(20)).is_none());
+        std::fs::remove_file(&path).expect("remove");
+        assert!(wait(Duration::from_secs(60)).is_some());
+    }
+
+    #[test]
     fn a_lock_that_nobody_wants_any_more_is_let_go() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.lock");

@@ -140,10 +140,21 @@ device srv:/v mounted on /three with fstype nfs statvers=1.1
         );
     }
 
+    #[test]
+    fn a_lease_that_is_too_short_says_so() {
+        let lease = decide(true, Some(Duration::from_secs(1)), None).unwrap();
+        let said = lease.too_short();
+        assert!(
+            said.contains("away after 1s (") && said.contains("it takes 2s"),
+            "{said}"
+        );
+    }
+
     #[rstest]
     #[case::told(true, Some(90), None, Some((90, Source::Kernel, None)))]
     #[case::shorter_in_the_url(true, Some(90), Some(20), Some((20, Source::Url, None)))]
     #[case::longer_in_the_url(true, Some(10), Some(90), Some((10, Source::Kernel, Some(90))))]
+    #[case::the_same_in_the_url(true, Some(90), Some(90), Some((90, Source::Url, None)))]
     #[case::only_the_url(true, None, Some(90), Some((90, Source::Url, None)))]
     #[case::nobody_says(true, None, None, Some((30, Source::Assumed, None)))]
     #[case::gives_nothing_away(false, None, None, None)]

@@ -345,4 +345,39 @@ mod tests {
             assert!(matches!(attempt, Attempt::Granted(_)));
         });
     }
+
+    #[test]
+    fn whom_a_lapsed_lease_is_taken_from_on_another_machine_is_kept_in_mind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let gone = says(Cleared::Gone { ended: 0 });
+        let mut old = request(&gone, &|| false);
+        old.ttl = Some(Timing::MIN);
+        let Ok(Attempt::Granted(grant)) = store.try_acquire(&old, None) else {
+            panic!("held");
+        };
+        // its machine is gone
+        drop(grant);
+        let mut new = request(&gone, &|| false);
+        new.holder.place = Place::here();
+        let until = Boot::now() + Duration::from_secs(60);
+        let Ok(Attempt::Granted(grant)) = store.try_acquire(&new, Some(until)) else {
+            panic!("held");
+        };
+        let kept = |place: &Place| {
+            let unswept = |conn: &_| locks::unswept(conn, &old.lock, place);
+            let kept = store.inner.db().read(unswept).unwrap();
+            kept.into_iter()
+                .map(|holder| holder.run_id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&old.holder.place), [old.holder.run_id.clone()]);
+        // what was on this machine was swept
+        drop(grant);
+        let Ok(Attempt::Granted(_)) = store.try_acquire(&request(&gone, &|| false), Some(until))
+        else {
+            panic!("held");
+        };
+        assert_eq!(kept(&Place::here()), []);
+    }
 }

@@ -486,3 +486,90 @@ fn uuid() -> String {
         &hex[20..]
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(folder: &Path, purpose: Purpose) -> Result<Db, StoreError> {
+        let (path, gate) = (folder.join("x.db"), folder.join("gate"));
+        Db::open(&path, Make::ByFileSystem, purpose, gate)
+    }
+
+    fn change(db: &mut Db, sql: &str) {
+        db.write(|tx| tx.execute_batch(sql)).unwrap();
+    }
+
+    /// Why it can't be opened.
+    fn refused(folder: &Path) -> String {
+        let opened = open(folder, Purpose::Run).map(|_| "opened");
+        opened.expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn what_is_not_at_its_path_any_more_is_neither_read_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = open(dir.path(), Purpose::Run).unwrap();
+        let (path, moved) = (dir.path().join("x.db"), dir.path().join("moved.db"));
+        let mut works = || {
+            let read = db.read(|conn| conn.query_row("SELECT 1", [], |_| Ok(())));
+            let written = db.write(|tx| tx.execute_batch("DELETE FROM runs"));
+            assert_eq!(read.is_ok(), written.is_ok());
+            written.map_err(|e| e.to_string())
+        };
+        assert_eq!(works(), Ok(()));
+        std::fs::rename(&path, &moved).unwrap();
+        assert!(works().unwrap_err().contains("moved away or replaced"));
+        std::fs::copy(&moved, &path).unwrap();
+        assert!(works().unwrap_err().contains("moved away or replaced"));
+        std::fs::rename(&moved, &path).unwrap();
+        assert_eq!(works(), Ok(()));
+    }
+
+    #[test]
+    fn what_joblock_never_makes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = open(dir.path(), Purpose::Run).unwrap();
+        change(&mut db, "CREATE VIEW spy AS SELECT * FROM runs");
+        drop(db);
+        assert!(refused(dir.path()).contains("triggers or views"));
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = open(dir.path(), Purpose::Run).unwrap();
+        change(
+            &mut db,
+            &format!("PRAGMA user_version = {}", schema::FORMAT + 1),
+        );
+        drop(db);
+        assert!(refused(dir.path()).contains("use the joblock that made it"));
+        // SQLite itself follows none either
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path(), Purpose::Run).unwrap());
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink("x.db", &link).unwrap();
+        assert!(connect(&link, LIMIT).is_err());
+    }
+
+    #[test]
+    fn each_store_has_an_id_of_its_own() {
+        let id = uuid();
+        let parts: Vec<_> = id.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_ne!(id, uuid());
+    }
+
+    #[test]
+    fn columns_that_are_new_come_with_the_next_run_not_with_a_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = open(dir.path(), Purpose::Run).unwrap();
+        change(&mut db, "ALTER TABLE runs DROP COLUMN unsafe_mount");
+        drop(db);
+        let lacks = |purpose| {
+            let mut db = open(dir.path(), purpose).unwrap();
+            db.read(missing).unwrap().len()
+        };
+        assert_eq!(lacks(Purpose::Read), 1);
+        assert_eq!(lacks(Purpose::Request), 1);
+        assert_eq!(lacks(Purpose::Run), 0);
+        assert_eq!(lacks(Purpose::Read), 0);
+    }
+}
