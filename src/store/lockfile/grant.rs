@@ -590,7 +590,7 @@ mod tests {
         let path = dir.path().join("sync.lock");
         let (store, record, grant) = granted(dir.path());
         let (token, lock): (_, LockName) = (grant.token(), record.lock.clone());
-        let mut end = |record: &RunRecord, token: Token| {
+        let end = |record: &RunRecord, token: Token| {
             let end = run("sync", 0, Outcome::Abandoned).end.unwrap();
             store.end_of(record, token, &end, None).unwrap();
             newest(&path)

@@ -349,9 +349,9 @@ impl Store for LockfileStore {
 
 #[cfg(test)]
 mod tests {
-    use super::side::Side;
+
     use super::*;
-    use crate::lease::takeover::{FileId, Mark};
+    use crate::lease::takeover::FileId;
     use crate::name::RunId;
     use crate::output::record::tests::{holder_of, run};
     use crate::store::History;
@@ -435,8 +435,11 @@ mod tests {
         assert_eq!(store.last_success("third").unwrap(), None);
         let id = success.run_id.as_str();
         let by_prefix = |prefix: &str| store.by_prefix(prefix).unwrap();
-        assert_eq!(by_prefix(id), [success.clone()]);
-        assert_eq!(by_prefix(&id[..RunId::SHORT]), [success.clone()]);
+        assert_eq!(by_prefix(id), std::slice::from_ref(&success));
+        assert_eq!(
+            by_prefix(&id[..RunId::SHORT]),
+            std::slice::from_ref(&success)
+        );
         assert_eq!(by_prefix(&id[..RunId::SHORT - 1]), []);
         assert_eq!(by_prefix(&"z".repeat(id.len())), []);
         // whoever writes stores it

@@ -363,7 +363,7 @@ mod tests {
         let places = tokens.into_iter().flat_map(of_token);
         let last = places
             .chain([Place::Stop, Place::Revoke])
-            .map(|place| place.offset())
+            .map(super::Place::offset)
             .max();
         assert!(last.is_some_and(|last| last + BLOCK as u64 <= SIZE));
         let file = tempfile::tempfile().expect("a file");
